@@ -1,0 +1,94 @@
+# Every target works alone on a machine with python3 and make: it sets up .venv first.
+# Variables are overridden on the command line:  make train WORK=runs/mine FLAGS=--epochs=5
+
+PYTHON  ?= python3
+VENV    := .venv
+PY      := $(VENV)/bin/python
+READY   := $(VENV)/.ready
+
+DATASET ?= demo
+WORK    ?= runs/$(notdir $(DATASET))
+SPLIT   ?= validation
+FLAGS   ?=
+
+PHOTOS     ?= $(WORK)/photos/$(SPLIT)
+DATA       ?= $(WORK)/data
+NUM_SHARDS ?= 8
+MODEL      ?= $(WORK)/model
+CHECKPOINT ?= $(MODEL)
+CONVERTED  ?= $(WORK)/converted
+EVALUATION ?= $(WORK)/evaluation.json
+EXPORT     ?= $(WORK)/export
+REPORT     ?= $(WORK)/report.html
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run preprocess verify-data convert train evaluate export report \
+        tensorboard test test-long lint format lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with everything in it
+
+# uv installs in seconds what pip installs in minutes; where it cannot reach a registry that pip is
+# configured for, pip does it.
+$(READY): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.10 to 3.13: name one by PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	$(VENV)/bin/uv pip install --quiet --python $(PY) -c constraints.txt -e '.[dev]' || \
+	  $(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(READY)  ## the whole line: DATASET=demo, imagenette or a directory of photos
+	$(PY) -m pipeline.run --dataset=$(DATASET) --work_dir=$(WORK) $(FLAGS)
+
+preprocess: $(READY)  ## class folders PHOTOS into shards DATA of SPLIT
+	$(PY) -m preprocessing.build_dataset --input_dir=$(PHOTOS) --output_dir=$(DATA) \
+	  --split=$(SPLIT) --num_shards=$(NUM_SHARDS) $(FLAGS)
+
+verify-data: $(READY)  ## prove the shards of SPLIT in DATA whole
+	$(PY) -m preprocessing.verify --data_dir=$(DATA) --split=$(SPLIT) $(FLAGS)
+
+convert: $(READY)  ## TF1 checkpoint CHECKPOINT into a TF2 one in CONVERTED
+	$(PY) -m loaders.convert --checkpoint_path=$(CHECKPOINT) --output_dir=$(CONVERTED) $(FLAGS)
+
+train: $(READY)  ## train on DATA into MODEL, or go on with what is there
+	$(PY) -m training.train --data_dir=$(DATA) --model_dir=$(MODEL) $(FLAGS)
+
+evaluate: $(READY)  ## evaluate CHECKPOINT on SPLIT of DATA
+	$(PY) -m pipeline.evaluate --checkpoint_path=$(CHECKPOINT) --data_dir=$(DATA) \
+	  --split=$(SPLIT) --output=$(EVALUATION) $(FLAGS)
+
+export: $(READY)  ## checkpoint and SavedModel of CHECKPOINT into EXPORT
+	$(PY) -m pipeline.export --checkpoint_path=$(CHECKPOINT) --data_dir=$(DATA) \
+	  --split=$(SPLIT) --export_dir=$(EXPORT) $(FLAGS)
+
+report: $(READY)  ## draw REPORT from DATA, MODEL, EVALUATION and EXPORT
+	$(PY) -m pipeline.report --data_dir=$(DATA) --model_dir=$(MODEL) \
+	  --evaluation=$(EVALUATION) --export_dir=$(EXPORT) --output=$(REPORT) $(FLAGS)
+
+tensorboard: $(READY)  ## watch the training in MODEL
+	$(VENV)/bin/tensorboard --logdir=$(MODEL)/logs
+
+test: $(READY)  ## the tests, under 15 minutes with set-up
+	$(PY) -m pytest -q -m "not long"
+
+test-long: $(READY)  ## the soaks
+	$(PY) -m pytest -q -m long
+
+lint: $(READY)  ## check style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(READY)  ## mend style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: $(READY)  ## renew constraints.txt from setup.py
+	$(VENV)/bin/uv pip compile --quiet --no-python-downloads --universal --python-version=3.10 --no-header \
+	  --no-annotate --extra=dev --extra=gcp setup.py --output-file=constraints.txt
+
+clean:  ## remove .venv and caches, not the runs
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,45 @@
+"""The package `mobilenet-pipeline`."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+    name="mobilenet-pipeline",
+    version="0.1.0",
+    description="Trains MobileNets on TensorFlow: from photos to an exported model.",
+    long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=setuptools.find_packages(
+        include=[
+            f"{name}{below}"
+            for name in ("common", "preprocessing", "training", "loaders", "pipeline")
+            for below in ("", ".*")
+        ]
+    ),
+    package_data={"pipeline": ["templates/*"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "apache-beam>=2.65,<3",
+        "google-cloud-storage>=2.19,<4",
+        "google-crc32c>=1.6",
+        "jinja2>=3.1",
+        "keras>=3.8,<4",
+        "matplotlib>=3.9",
+        "numpy>=1.26,<3",
+        "pillow>=11",
+        "pyarrow>=16",
+        "tensorboard>=2.19,<3",
+        "tensorflow>=2.19,<3",
+        "tensorflow-datasets>=4.9.8,<5",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.12", "uv>=0.8"],
+        "gcp": ["apache-beam[gcp]>=2.65,<3", "google-auth-httplib2>=0.2"],
+        "gpu": ["tensorflow[and-cuda]>=2.19,<3"],
+        "tpu": ["libtpu>=0.0.10"],
+    },
+)
