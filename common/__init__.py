@@ -1,0 +1,1 @@
+"""What every stage leans on: errors, files, command lines and progress."""
