@@ -1,0 +1,1 @@
+"""From shards to a checkpoint: models, input pipeline and the training loop."""

@@ -1,0 +1,146 @@
+"""Checkpoints: written whole, keyed by weight names, a damaged one passed over by name.
+
+Keras' own checkpoint keys are positions of layers, which one inserted layer shifts. Here the keys
+are `model/NAME`, `averages/NAME`, `optimizer/SLOT/NAME` and `progress/NAME`, where NAME is a key of
+`training.models.named_variables`.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from common.errors import UserError
+
+_PREFIX = "ckpt"
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class CheckpointStore:
+    """The checkpoints of one run in one directory.
+
+    Args:
+        directory: where they are.
+        items: what a checkpoint holds: dictionaries of variables by name, nested at will.
+        keep: how many of the newest are kept.
+    """
+
+    def __init__(self, directory: str, items: Mapping[str, Any], keep: int = 3):
+        self._directory = directory
+        self._checkpoint = tf.train.Checkpoint(**items)
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
+        )
+
+    def save(self, step: int) -> str:
+        """Writes a checkpoint; it is there whole or not at all. Returns its path prefix."""
+        return self._manager.save(checkpoint_number=step)
+
+    def restore_newest(self) -> str | None:
+        """Restores the newest whole checkpoint exactly; None when there is none at all.
+
+        Raises:
+            UserError: there are checkpoints, but none that can be restored.
+        """
+        remove_unfinished(self._directory)
+        prefixes = list_checkpoints(self._directory)
+        for prefix in reversed(prefixes):
+            try:
+                status = self._checkpoint.restore(prefix)
+                status.assert_consumed()
+                return prefix
+            except Exception as error:
+                # Whatever a damaged file raises (IndexError, DataLossError, OpError, ...), the
+                # cure is the same: say it, and take the one before.
+                logging.warning(
+                    "checkpoint %s cannot be restored and is passed over: %s",
+                    prefix,
+                    str(error).splitlines()[0],
+                )
+        if prefixes:
+            raise UserError(
+                f"none of the {len(prefixes)} checkpoints in {self._directory} can be restored"
+                " under these settings: give another --model_dir, or remove the directory"
+            )
+        return None
+
+
+def list_checkpoints(directory: str) -> list[str]:
+    """Path prefixes of the checkpoints in `directory`, oldest first, by the files there are."""
+    prefixes = [path[: -len(".index")] for path in glob.glob(os.path.join(directory, "*.index"))]
+    return sorted(prefixes, key=_step_of)
+
+
+def remove_unfinished(directory: str) -> None:
+    """Removes what a killed process left of a checkpoint that it was writing."""
+    for path in glob.glob(os.path.join(directory, f"{_PREFIX}-*_temp")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_weights(
+    directory: str,
+    raw: Mapping[str, np.ndarray],
+    averages: Mapping[str, np.ndarray] | None = None,
+) -> str:
+    """Writes weights alone as a TF2 checkpoint, CheckpointManager's layout; returns its prefix."""
+    items = {"model": raw} | ({"averages": averages} if averages else {})
+    variables = {
+        group: {name: tf.Variable(value) for name, value in values.items()}
+        for group, values in items.items()
+    }
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(**variables), directory, max_to_keep=1, checkpoint_name=_PREFIX
+    )
+    return manager.save(checkpoint_number=0)
+
+
+def read_weights(prefix: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
+    """Weights of a checkpoint by name, and which set they are.
+
+    Args:
+        prefix: path without `.index`.
+        weights: 'averages' (where there are none, the raw weights are taken) or 'raw'.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is not one of ours.
+    """
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        keys = reader.get_variable_to_shape_map()
+        groups = {key.split("/", 1)[0] for key in keys}
+        if "model" not in groups:
+            raise UserError(
+                f"{prefix} holds no weights under 'model/': it was not written by this project"
+            )
+        chosen = "averages" if weights == "averages" and "averages" in groups else "raw"
+        group = {"averages": "averages/", "raw": "model/"}[chosen]
+        values = {
+            _unescaped(key[len(group) : -len(_VALUE)]): reader.get_tensor(key)
+            for key in keys
+            if key.startswith(group) and key.endswith(_VALUE)
+        }
+    except UserError:
+        raise
+    except Exception as error:  # TensorFlow raises many kinds for a damaged file
+        raise UserError(
+            f"checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
+        ) from None
+    return values, chosen
+
+
+def _unescaped(key: str) -> str:
+    """The name behind a key: TensorFlow doubles the dots."""
+    return key.replace("..", ".")
+
+
+def _step_of(prefix: str) -> int:
+    match = re.search(r"-(\d+)$", prefix)
+    return int(match.group(1)) if match else -1
