@@ -1,0 +1,39 @@
+"""TF1 names of the weights: a rule, and a table of its words.
+
+A layer's name is its TF1 scope with '.' for '/', so that only the last word differs:
+
+    Conv2d_1_depthwise.kernel          MobilenetV1/Conv2d_1_depthwise/depthwise_weights
+    Conv2d_1_depthwise.BatchNorm.beta  MobilenetV1/Conv2d_1_depthwise/BatchNorm/beta
+    Logits.Conv2d_1c_1x1.bias          MobilenetV1/Logits/Conv2d_1c_1x1/biases
+"""
+
+from __future__ import annotations
+
+_WORDS = {"kernel": "weights", "bias": "biases"}
+_DEPTHWISE_WORDS = {"kernel": "depthwise_weights"}
+
+AVERAGE = "/ExponentialMovingAverage"
+
+
+def tf1_name(scope: str, weight: str) -> str:
+    """The TF1 variable of the weight 'LAYER.NAME' of a model under `scope`."""
+    layer, word = weight.rsplit(".", 1)
+    words = _DEPTHWISE_WORDS if layer.endswith("depthwise") else _WORDS
+    return f"{scope}/{layer.replace('.', '/')}/{words.get(word, word)}"
+
+
+_SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
+_RANGES = ("min", "max", "biased", "local_step")
+_COUNTERS = ("global_step", "beta1_power", "beta2_power", "fake_quantization_step")
+
+
+def reason_to_leave(name: str) -> str | None:
+    """Why a variable that is no weight is in a checkpoint, or None if nothing explains it."""
+    last = name.rsplit("/", 1)[-1]
+    if last in _COUNTERS:
+        return "counter of the trainer"
+    if last in _SLOTS:
+        return "slot of the optimizer"
+    if last in _RANGES:
+        return "quantisation range"
+    return None

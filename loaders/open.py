@@ -1,0 +1,193 @@
+"""Opens any checkpoint: one of TF1's, or a TF2 one of this project with its record beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common.errors import UsageError, UserError
+from common.labels import LabelNumbering
+from loaders.loaders import read_weights as read_tf1_weights
+from loaders.mapping import WeightMapping
+from loaders.tf1_checkpoint import Tf1Checkpoint, find_prefix
+from training.checkpoints import list_checkpoints
+from training.checkpoints import read_weights as read_tf2_weights
+from training.models import ModelRecord, build_model, make_config
+from training.models.archs import CONFIGS
+from training.models.mobilenet import weights_of
+from training.models.record import FILE_NAME as RECORD
+from training.trainer import CHECKPOINTS
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # only checkpoints of TF2 hold it
+_BACKGROUND_OUTPUTS = 1001  # TF1 ImageNet models: 1000 classes behind a background class
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRequest:
+    """What the user says about the model; a None is left to the checkpoint or its record."""
+
+    model_name: str | None = None
+    width_multiplier: float | None = None
+    resolution: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenCheckpoint:
+    """A checkpoint's weights, and what they belong to.
+
+    Attributes:
+        path: the checkpoint's prefix.
+        record: architecture, labels and input range.
+        values: weights by name.
+        weights: which set they are: 'averages' or 'raw'.
+        mapping: where each weight came from, for a TF1 checkpoint.
+    """
+
+    path: str
+    record: ModelRecord
+    values: dict[str, np.ndarray]
+    weights: str
+    mapping: WeightMapping | None = None
+
+    def build(self, classifier_activation: str | None = None) -> keras.Model:
+        """The Keras model with these weights; logits by default."""
+        config = self.record.config.replace(classifier_activation=classifier_activation)
+        model = build_model(config)
+        fill(model, self.values, self.path)
+        return model
+
+
+def open_checkpoint(
+    path: str,
+    request: ModelRequest,
+    weights: str = "averages",
+    classes: Sequence[str] | None = None,
+) -> OpenCheckpoint:
+    """Reads a checkpoint's weights.
+
+    Args:
+        path: prefix of a TF1 or TF2 checkpoint, or a directory: a run's, an export's, or one that
+            holds a single checkpoint.
+        request: what the user says about the model.
+        weights: 'averages' or 'raw'.
+        classes: class list of the data that the model is for, or None.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the request or the classes.
+    """
+    prefix = _find_newest(path)
+    if _is_tf2(prefix):
+        return _open_tf2(prefix, request, weights, classes)
+    return _open_tf1(prefix, request, weights, classes)
+
+
+def fill(model: keras.Model, values: dict[str, np.ndarray], what: str) -> None:
+    """Assigns all weights of `model` by name.
+
+    Raises:
+        UserError: names or shapes differ; nothing is assigned then.
+    """
+    variables = weights_of(model)
+    if missing := sorted(set(variables) - set(values)):
+        raise UserError(f"checkpoint {what} has no weight {missing[0]}, which the model needs")
+    for name, variable in variables.items():
+        if tuple(variable.shape) != values[name].shape:
+            raise UserError(
+                f"checkpoint {what} has {name} of shape {values[name].shape}, but the model needs"
+                f" {tuple(variable.shape)}"
+            )
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def _find_newest(path: str) -> str:
+    """The prefix that `path` names; of a run's checkpoints the newest."""
+    for directory in (path, os.path.join(path, CHECKPOINTS), os.path.join(path, "checkpoint")):
+        if os.path.isdir(directory) and (prefixes := list_checkpoints(directory)):
+            return prefixes[-1] if _is_tf2(prefixes[-1]) else find_prefix(directory)
+    return find_prefix(path)
+
+
+def _is_tf2(prefix: str) -> bool:
+    try:
+        return _OBJECT_GRAPH in dict(tf.train.list_variables(prefix))
+    except Exception as error:  # TensorFlow raises many kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{prefix} cannot be read as a checkpoint: {reason}") from None
+
+
+def _open_tf2(prefix, request, weights, classes) -> OpenCheckpoint:
+    directory = os.path.dirname(prefix)
+    # A run keeps its record beside the directory of its checkpoints.
+    if not os.path.exists(os.path.join(directory, RECORD)):
+        directory = os.path.dirname(directory)
+    if not os.path.exists(os.path.join(directory, RECORD)):
+        raise UserError(
+            f"{prefix} has no {RECORD} beside it, so that its architecture and labels are not"
+            " known: keep the two together, as training and conversion write them"
+        )
+    record = ModelRecord.read(directory)
+    for flag, asked, is_ in (
+        ("model_name", request.model_name, record.config.name),
+        ("width_multiplier", request.width_multiplier, record.config.width_multiplier),
+    ):
+        if asked is not None and asked != is_:
+            raise UsageError(f"--{flag}={asked}, but {prefix} is of {flag} {is_}")
+    if request.resolution:
+        size = (request.resolution, request.resolution, 3)
+        record = dataclasses.replace(record, config=record.config.replace(input_shape=size))
+    if classes is not None:
+        check_classes(record, classes, prefix)
+    values, chosen = read_tf2_weights(prefix, weights)
+    return OpenCheckpoint(prefix, record, values, chosen)
+
+
+def _open_tf1(prefix, request, weights, classes) -> OpenCheckpoint:
+    if request.model_name is None:
+        raise UsageError(
+            f"{prefix} is a TF1 checkpoint: name its architecture by --model_name"
+            f" ({', '.join(CONFIGS)})"
+        )
+    checkpoint = Tf1Checkpoint(prefix)
+    family = make_config(request.model_name).family
+    num_outputs = checkpoint.num_outputs(family)
+    config = make_config(
+        request.model_name,
+        num_classes=num_outputs,
+        width_multiplier=request.width_multiplier or checkpoint.width_multiplier(family),
+        input_shape=(request.resolution or 224, request.resolution or 224, 3),
+    ).replace(classifier_activation=None)
+    if classes is not None:
+        labels = LabelNumbering.of_outputs(num_outputs, len(classes), "the data set")
+    else:
+        background = int(num_outputs == _BACKGROUND_OUTPUTS)
+        labels = LabelNumbering(num_outputs - background, background)
+    chosen = weights if checkpoint.has_averages else "raw"
+    record = ModelRecord(config, labels, tuple(classes or ()), weights=chosen)
+    values, mapping = read_tf1_weights(checkpoint, build_model(config), config, weights)
+    return OpenCheckpoint(prefix, record, values, chosen, mapping)
+
+
+def check_classes(record: ModelRecord, classes: Sequence[str], what: str) -> None:
+    """Makes sure that a model and data speak of the same classes in the same order.
+
+    Raises:
+        UserError: they do not; the message names the first difference.
+    """
+    LabelNumbering.of_outputs(record.config.num_classes, len(classes), "the data set")
+    if record.labels.num_classes != len(classes):
+        raise UserError(
+            f"the data set has {len(classes)} classes, but {what} was made for"
+            f" {record.labels.num_classes} (label offset {record.labels.offset})"
+        )
+    for index, (ours, theirs) in enumerate(zip(record.classes, classes, strict=False)):
+        if ours != theirs:
+            raise UserError(
+                f"class {index} is {ours!r} for {what}, but {theirs!r} in the data set: build the"
+                " data set with --classes=FILE in the model's order"
+            )
