@@ -15,13 +15,12 @@ from common.labels import LabelNumbering
 from loaders.loaders import read_weights as read_tf1_weights
 from loaders.mapping import WeightMapping
 from loaders.tf1_checkpoint import Tf1Checkpoint, find_prefix
-from training.checkpoints import list_checkpoints
+from training.checkpoints import DIRECTORY, list_checkpoints
 from training.checkpoints import read_weights as read_tf2_weights
 from training.models import ModelRecord, build_model, make_config
 from training.models.archs import CONFIGS
 from training.models.mobilenet import weights_of
 from training.models.record import FILE_NAME as RECORD
-from training.trainer import CHECKPOINTS
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # only checkpoints of TF2 hold it
 _BACKGROUND_OUTPUTS = 1001  # TF1 ImageNet models: 1000 classes behind a background class
@@ -107,7 +106,7 @@ def fill(model: keras.Model, values: dict[str, np.ndarray], what: str) -> None:
 
 def _find_newest(path: str) -> str:
     """The prefix that `path` names; of a run's checkpoints the newest."""
-    for directory in (path, os.path.join(path, CHECKPOINTS), os.path.join(path, "checkpoint")):
+    for directory in (path, os.path.join(path, DIRECTORY), os.path.join(path, "checkpoint")):
         if os.path.isdir(directory) and (prefixes := list_checkpoints(directory)):
             return prefixes[-1] if _is_tf2(prefixes[-1]) else find_prefix(directory)
     return find_prefix(path)

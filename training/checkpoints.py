@@ -20,6 +20,8 @@ import tensorflow as tf
 
 from common.errors import UserError
 
+DIRECTORY = "checkpoints"  # of a run, below its --model_dir
+
 _PREFIX = "ckpt"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 

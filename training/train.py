@@ -43,6 +43,7 @@ def train(
     runtime.start()
     from training.input_pipeline import TrainingInput
     from training.models import ModelRecord
+    from training.shard_errors import named_shard_errors
     from training.shards import Shards
     from training.state import TrainState
     from training.trainer import Trainer
@@ -81,7 +82,8 @@ def train(
         num_outputs,
         f"{settings['num_parameters']:,}",
     )
-    Trainer(
+    validation = Shards.open(data.data_dir, data.eval_split) if data.eval_split else None
+    trainer = Trainer(
         state=state,
         record=record,
         optimization=optimization,
@@ -94,9 +96,11 @@ def train(
             min_crop_area=data.min_crop_area,
         ),
         train=Shards.open(data.data_dir, data.train_split),
-        validation=Shards.open(data.data_dir, data.eval_split) if data.eval_split else None,
+        validation=validation,
         start_from=start_from,
-    ).run()
+    )
+    with named_shard_errors(validation):
+        trainer.run()
 
 
 def _open_initial(model_flags: ModelFlags, data: DataFlags, run_flags: RunFlags, classes):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.progress import Progress
-from training.checkpoints import CheckpointStore
+from training.checkpoints import DIRECTORY, CheckpointStore
 from training.config import OptimizationFlags, RunFlags
 from training.evaluation import Evaluation, evaluate
 from training.history import History
@@ -23,7 +23,6 @@ from training.shards import Shards
 from training.state import TrainState
 from training.step import make_run_steps
 
-CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 
 
@@ -59,7 +58,7 @@ class Trainer:
         self._schedule = make_schedule(optimization, train.num_examples)
         self._history = History(run.model_dir)
         self._store = CheckpointStore(
-            os.path.join(run.model_dir, CHECKPOINTS), state.checkpoint_items(), run.keep_checkpoints
+            os.path.join(run.model_dir, DIRECTORY), state.checkpoint_items(), run.keep_checkpoints
         )
         self._num_steps = self._last_step_of(optimization.epochs - 1)
         # The weights in training stay where they are; a second model is evaluated.
