@@ -25,6 +25,7 @@ setuptools.setup(
         "apache-beam>=2.65,<3",
         "google-cloud-storage>=2.19,<4",
         "google-crc32c>=1.6",
+        "importlib-resources>=6",  # TFDS imports it and does not say so
         "jinja2>=3.1",
         "keras>=3.8,<4",
         "matplotlib>=3.9",

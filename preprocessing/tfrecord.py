@@ -1,0 +1,40 @@
+"""TFRecord framing, without TensorFlow, so that workers need not load it.
+
+A record is its length (8 bytes, little-endian), the masked CRC32C of these 8 bytes, the payload,
+and the masked CRC32C of the payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import google_crc32c
+
+HEADER_BYTES = 12
+FOOTER_BYTES = 4
+FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
+
+
+def frame(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Header and footer of a record whose payload is `parts` one after the other."""
+    checksum = 0
+    for part in parts:
+        checksum = google_crc32c.extend(checksum, part)
+    length = struct.pack("<Q", sum(map(len, parts)))
+    return (
+        length + struct.pack("<I", _mask(google_crc32c.value(length))),
+        struct.pack("<I", _mask(checksum)),
+    )
+
+
+def payload_of(record: bytes) -> bytes | None:
+    """The payload of one framed record, or None when a length or a checksum is wrong."""
+    payload = record[HEADER_BYTES:-FOOTER_BYTES]
+    header, footer = frame([payload])
+    whole = len(record) >= FRAME_BYTES and record.startswith(header) and record.endswith(footer)
+    return payload if whole else None
+
+
+def _mask(checksum: int) -> int:
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
