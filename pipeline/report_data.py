@@ -1,0 +1,206 @@
+"""What the report says about a data set: counts, sizes, sample pictures, rejected files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from common.errors import UserError
+from pipeline import report_plots as plots
+from preprocessing import examples, layout, manifest, tfrecord
+
+MOST_SAMPLES = 96
+MOST_SAMPLES_PER_CLASS = 8
+MOST_CLASSES_SHOWN = 24
+MOST_FILES_LISTED = 500
+THUMBNAIL_PIXELS = 96
+_COLUMNS = ["key", "label", "shard", "offset", "length", "width", "height"]
+_CLASS_LIST_SOURCES = {
+    "file": "from a file",
+    "imagenet": "ImageNet's own",
+    "folders": "the sorted folder names",
+}
+
+
+class DataSet:
+    """A data set on disk, whose shards are read one record at a time.
+
+    Args:
+        data_dir: directory that holds shards and one folder with a manifest a split.
+
+    Raises:
+        UserError: there is no data set.
+    """
+
+    def __init__(self, data_dir: str):
+        self._data_dir = data_dir
+        if not os.path.isdir(data_dir):
+            raise UserError(
+                f"--data_dir={data_dir} does not exist: name the directory that"
+                " preprocessing.build_dataset wrote"
+            )
+        splits = [
+            name
+            for name in os.listdir(data_dir)
+            if os.path.exists(layout.split_path(data_dir, name, layout.MANIFEST))
+        ]
+        if not splits:
+            raise UserError(
+                f"--data_dir={data_dir} holds no <split>/manifest.json: build the data set with"
+                " preprocessing.build_dataset first"
+            )
+        order = {"train": 0, "validation": 1}
+        splits.sort(key=lambda name: (order.get(name, 2), name))
+        self._manifests = {split: manifest.load_manifest(data_dir, split) for split in splits}
+        self._records = {split: _stored_records(data_dir, split) for split in splits}
+
+    def same_as(self, manifest_sha256: str | None, split: str) -> bool | None:
+        """Whether `split` is the data of that hash; None where either is unknown."""
+        if not manifest_sha256 or split not in self._manifests:
+            return None
+        return self._manifests[split].sha256 == manifest_sha256
+
+    def describe(self, names: Callable[[Any], str], input_size: int | None) -> dict[str, Any]:
+        """Figures, charts and pictures for the section on data.
+
+        Args:
+            names: turns a class into what people call it.
+            input_size: pixels a side of the model's input, pointed out among the image sizes.
+        """
+        first = next(iter(self._manifests.values()))
+        labels = [names(name) for name in first.classes]
+        widths, heights = self._column("width"), self._column("height")
+        sides = np.minimum(widths, heights)
+        return {
+            "splits": [
+                {
+                    "name": split,
+                    "num_examples": one.num_examples,
+                    "num_listed": one.num_listed,
+                    "num_repaired": one.num_repaired,
+                    "num_rejected": sum(one.rejected.values()),
+                    "num_shards": len(one.shards),
+                    "num_bytes": sum(shard.num_bytes for shard in one.shards),
+                    "sha256": one.sha256,
+                }
+                for split, one in self._manifests.items()
+            ],
+            "num_classes": len(labels),
+            "class_list": _CLASS_LIST_SOURCES.get(first.class_list_source, first.class_list_source),
+            "first_label": first.labels.offset,
+            "counts_chart": self._counts_chart(labels),
+            "legend": [
+                {"name": split, "color": plots.css_color(color)}
+                for split, color in zip(self._manifests, plots.SERIES_COLORS * 9, strict=False)
+            ],
+            "size_chart": plots.histogram(sides, "shorter side, pixels", mark=input_size),
+            "input_size": input_size,
+            "aspect_chart": plots.histogram(widths / heights, "width : height", ratio=True),
+            "median_size": (int(np.median(widths)), int(np.median(heights))),
+            "samples": list(self._samples(labels, first.classes)),
+            "rejected": self._listed(layout.REJECTED),
+            "repaired": self._listed(layout.REPAIRED),
+        }
+
+    def pictures(self, wanted: Sequence[tuple[str, str]], first_split: str) -> list[str | None]:
+        """Thumbnails of examples as data URIs; None for one that no split holds.
+
+        Args:
+            wanted: class and file name, with or without folders, of each example.
+            first_split: the split to look in before the others.
+        """
+        names = [(label, _without_folders(name)) for label, name in wanted]
+        found: dict[tuple[str, str], tuple[str, int]] = {}
+        for split in sorted(self._records, key=lambda name: name == first_split):
+            classes, records = self._manifests[split].classes, self._records[split]
+            stored = zip(records["label"], records["key"], strict=True)
+            rows = ((classes[label], _without_folders(key)) for label, key in stored)
+            places = {name: (split, row) for row, name in enumerate(rows)}
+            found |= {name: places[name] for name in names if name in places}
+        return [self._thumbnail(*found[name]) if name in found else None for name in names]
+
+    def _counts_chart(self, labels: Sequence[str]) -> Any:
+        counts = {split: one.examples_per_class for split, one in self._manifests.items()}
+        if len(labels) <= plots.MOST_BARS:
+            return plots.stacked_bars(labels, counts, "examples of each class")
+        return plots.profile(counts, "classes, largest first", "examples")
+
+    def _samples(self, labels: Sequence[str], classes: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Pictures of classes taken evenly from the list, evenly from each class."""
+        split = next(iter(self._records))
+        column = self._records[split]["label"]
+        shown = _evenly(np.unique(column), MOST_CLASSES_SHOWN)
+        each = min(MOST_SAMPLES_PER_CLASS, max(1, MOST_SAMPLES // len(shown)))
+        for index in shown:
+            rows = _evenly(np.flatnonzero(column == index), each)
+            yield {
+                "name": labels[index],
+                "class": classes[index],
+                "pictures": [self._thumbnail(split, int(row)) for row in rows],
+            }
+
+    def _thumbnail(self, split: str, row: int) -> str | None:
+        """A square JPEG of one record's picture as a data URI; None if Pillow cannot decode it."""
+        records = self._records[split]
+        shard = self._manifests[split].shards[records["shard"][row]]
+        path, offset = os.path.join(self._data_dir, shard.name), int(records["offset"][row])
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                payload = tfrecord.payload_of(file.read(int(records["length"][row])))
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        if payload is None:
+            raise UserError(
+                f"{path} is damaged at byte {offset}: build the data set again, which"
+                " mends damaged shards"
+            )
+        try:
+            image = Image.open(io.BytesIO(examples.stored_jpeg(payload))).convert("RGB")
+            image = ImageOps.fit(image, (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        except (OSError, ValueError):
+            return None
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=82, optimize=True)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.concatenate([records[name] for records in self._records.values()])
+
+    def _listed(self, name: str) -> dict[str, Any]:
+        """The rows of one JSON-lines file of every split, as many as a reader will look at."""
+        rows = []
+        for split in self._manifests:
+            path = layout.split_path(self._data_dir, split, name)
+            if not os.path.exists(path):
+                continue
+            with open(path, encoding="utf-8") as file:
+                rows += [{"split": split} | json.loads(line) for line in file if line.strip()]
+        return {"rows": rows[:MOST_FILES_LISTED], "more": max(0, len(rows) - MOST_FILES_LISTED)}
+
+
+def _stored_records(data_dir: str, split: str) -> dict[str, Any]:
+    """The columns of the record table, without the rows of rejected files."""
+    columns = manifest.load_records(data_dir, split, _COLUMNS)
+    stored = columns["length"] > 0
+    keys = list(itertools.compress(columns.pop("key"), stored))
+    return {name: values[stored] for name, values in columns.items()} | {"key": keys}
+
+
+def _without_folders(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _evenly(values: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of `values`, spread over all of them."""
+    if len(values) <= count:
+        return values
+    return values[np.linspace(0, len(values) - 1, count).round().astype(int)]

@@ -1,0 +1,191 @@
+"""The whole line from one experiment: `python -m pipeline.run`.
+
+A stage that is finished and current is skipped: its settings are the same as last time, what it
+read has the same content, and what it wrote is still there as it wrote it. A stage whose settings
+or inputs have changed is run again, and what it wrote before is kept aside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import itertools
+import logging
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from common import command, files
+from common.command import flag
+from common.errors import UsageError, UserError
+from pipeline.experiments import EXPERIMENTS, Experiment, find_experiment
+from pipeline.stages import DEMO, TFDS_NAMES, Stage, plan_stages
+from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Which experiment, on what, where."""
+
+    work_dir: str = flag(help="directory that everything is written to")
+    dataset: str = flag(
+        DEMO,
+        help=f"{DEMO} (drawn photos), {', '.join(TFDS_NAMES)} (through TFDS), or a directory of"
+        " class folders, or of train/ and validation/ with class folders",
+    )
+    experiment: str = flag(
+        "", help=f"recipe: {', '.join(EXPERIMENTS)}; by default {DEMO} for the drawn photos"
+    )
+    train_flags: str = flag("", help="flags of training.train that change the recipe, in one word")
+
+
+def run_line(config: RunConfig) -> None:
+    """Runs every stage that is not finished, from photos to a report."""
+    experiment = find_experiment(
+        config.experiment or ("demo" if config.dataset == DEMO else "small")
+    )
+    experiment = _with_changes(experiment, config.train_flags)
+    stages = plan_stages(experiment, config.dataset, config.work_dir)
+    files.require_writable(config.work_dir, "work_dir")
+    _write_commands(stages, config.work_dir)
+    logging.info("experiment %s: %s", experiment.name, experiment.expectation)
+    start = time.monotonic()
+    for number, stage in enumerate(stages, 1):
+        title = f"[{number}/{len(stages)}] {stage.name}"
+        stamp = os.path.join(config.work_dir, "stages", f"{stage.name.replace(' ', '-')}.json")
+        before = files.read_json(stamp) if os.path.exists(stamp) else None
+        asked = _what_is_asked(stage)
+        if before and before["asked"] != asked:
+            _set_aside(stage, config.work_dir)
+        elif before and _is_there(before["written"], stage, config.work_dir):
+            logging.info("%s: finished", title)
+            continue
+        logging.info("%s: %s", title, stage.command_line)
+        stage_start = time.monotonic()
+        files.write_json(stamp, {"asked": asked, "written": None})
+        stage.function()(*stage.configs)
+        _require_outputs(stage)
+        written = _what_is_written(stage, config.work_dir)
+        files.write_json(stamp, {"asked": asked, "written": written})
+        logging.info("%s: done in %.0f s", title, time.monotonic() - stage_start)
+    logging.info("all stages are finished, %.0f s", time.monotonic() - start)
+    logging.info("report: %s", os.path.abspath(stages[-1].outputs[0]))
+
+
+def _with_changes(experiment: Experiment, train_flags: str) -> Experiment:
+    if not train_flags:
+        return experiment
+    kinds = (ModelFlags, DataFlags, OptimizationFlags, RunFlags)
+    recipe = (experiment.model, experiment.data, experiment.optimization, experiment.run)
+    words = [word for config in recipe for word in command.to_flags(config)]
+    try:
+        changes = shlex.split(train_flags)
+    except ValueError as error:
+        raise UsageError(f"--train_flags={train_flags} cannot be split: {error}") from None
+    model, data, optimization, run = command.parse(["", *words, *changes], *kinds)
+    if data.data_dir or run.model_dir:
+        raise UsageError("--train_flags takes no --data_dir or --model_dir: --work_dir holds both")
+    return dataclasses.replace(
+        experiment, model=model, data=data, optimization=optimization, run=run
+    )
+
+
+def _write_commands(stages: list[Stage], work_dir: str) -> None:
+    """Keeps what a person would type for each stage."""
+    lines = "".join(f"{stage.command_line}\n" for stage in stages)
+    files.write_text(os.path.join(work_dir, "commands.txt"), lines)
+
+
+def _what_is_asked(stage: Stage) -> dict[str, Any]:
+    """What must be the same for a stage to be current."""
+    return {
+        "command": stage.command_line,
+        "inputs": _fingerprints(stage.inputs),
+        "folders": {path: _listing_fingerprint(path) for path in stage.folders},
+    }
+
+
+def _what_is_written(stage: Stage, work_dir: str) -> dict[str, Any]:
+    """What must still be there for a stage to be finished: manifests by hash, the rest by size."""
+    sizes = {
+        os.path.relpath(path, work_dir): os.path.getsize(path)
+        for found in _owned(stage, work_dir)
+        for path in _files_below(found)
+    }
+    return {"outputs": _fingerprints(stage.outputs), "sizes": sizes}
+
+
+def _require_outputs(stage: Stage) -> None:
+    """Stops where a stage went on from what it found and left out a file that was lost.
+
+    Raises:
+        UserError: it names the file.
+    """
+    for path in stage.outputs:
+        if not os.path.exists(path):
+            raise UserError(
+                f"{path} is lost, and {stage.name!r} does not write it again as long as the rest is"
+                f" there: move {os.path.dirname(path)} away and run the same command again"
+            )
+
+
+def _is_there(written: dict[str, Any] | None, stage: Stage, work_dir: str) -> bool:
+    """Whether all that a stage wrote is as it was; files that others have added do not matter."""
+    if written is None:
+        return False
+    now = _what_is_written(stage, work_dir)
+    return written["outputs"] == now["outputs"] and written["sizes"].items() <= now["sizes"].items()
+
+
+def _fingerprints(paths: tuple[str, ...]) -> dict[str, str | None]:
+    return {path: files.fingerprint(path) for path in paths}
+
+
+def _set_aside(stage: Stage, work_dir: str) -> None:
+    """Moves what the stage wrote under other settings out of the way; nothing is deleted."""
+    found = _owned(stage, work_dir)
+    if not found:
+        return
+    numbers = (os.path.join(work_dir, "outdated", str(n)) for n in itertools.count(1))
+    directory = next(path for path in numbers if not os.path.exists(path))
+    logging.info("settings or inputs of %s have changed: the old is in %s", stage.name, directory)
+    for path in found:
+        target = os.path.join(directory, os.path.relpath(path, work_dir))
+        files.make_directory(os.path.dirname(target))
+        os.replace(path, target)
+
+
+def _owned(stage: Stage, work_dir: str) -> list[str]:
+    """The files and directories that the stage wrote, as far as they are there."""
+    return [
+        os.path.join(work_dir, name)
+        for pattern in stage.owns
+        for name in sorted(glob.glob(pattern, root_dir=work_dir))
+    ]
+
+
+def _files_below(path: str) -> Iterator[str]:
+    """The file `path`, or all files below the directory."""
+    if not os.path.isdir(path):
+        yield path
+    for folder, _, names in os.walk(path):
+        yield from (os.path.join(folder, name) for name in names)
+
+
+def _listing_fingerprint(directory: str) -> str:
+    """A hash over names, sizes and times of all files below `directory`."""
+    digest = hashlib.sha256()
+    for folder, subfolders, names in os.walk(directory):
+        subfolders.sort()
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            status = os.stat(path, follow_symlinks=False)
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    command.run(run_line, RunConfig)
