@@ -57,7 +57,8 @@ def run_to_exit_code(
     program = _program_name(argv[0])
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
     logging.captureWarnings(True)
-    logging.getLogger("absl").setLevel(logging.WARNING)  # libraries' notes on their inner life
+    for library in ("absl", "tensorflow"):  # their notes on their inner life
+        logging.getLogger(library).setLevel(logging.WARNING)
     if any(word in ("--help", "-h", "--helpfull") for word in argv[1:]):
         print(_help(program, main, configs))
         return 0

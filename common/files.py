@@ -8,6 +8,7 @@ reader's glob (`train-*`) matches.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from common.errors import UserError
+from common.errors import UsageError, UserError
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -35,7 +36,9 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            error.filename = path  # the system does not say what it had no room for
         with contextlib.suppress(OSError):
             os.remove(temporary)
         raise
@@ -53,7 +56,11 @@ def atomic_directory(path: str) -> Iterator[str]:
         if os.path.isdir(path):
             outgoing = temporary_name(path) + ".old"
             os.replace(path, outgoing)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(outgoing, path)
+                raise
             shutil.rmtree(outgoing)
         else:
             os.replace(temporary, path)
@@ -117,6 +124,18 @@ def require_writable(path: str, flag: str) -> None:
     except (OSError, UserError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--{flag}={path} cannot be written to: {reason}") from None
+
+
+def require_writable_file(path: str, flag: str) -> None:
+    """As `require_writable`, for a file that is to be written or replaced.
+
+    Raises:
+        UserError: its directory cannot be written to.
+        UsageError: a directory has that name.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"--{flag}={path} is a directory: name a file")
+    require_writable(os.path.dirname(os.path.abspath(path)), flag)
 
 
 def sha256_of_bytes(content: bytes) -> str:

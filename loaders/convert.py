@@ -38,10 +38,10 @@ def convert(config: ConvertConfig) -> None:
     from loaders.open import ModelRequest, open_checkpoint
     from training.checkpoints import write_weights
 
-    if os.path.isdir(config.output_dir) and not _is_replaceable(config.output_dir):
+    if os.path.exists(config.output_dir) and not _is_replaceable(config.output_dir):
         raise UserError(
-            f"--output_dir={config.output_dir} holds files that are no converted checkpoint: give"
-            " another directory"
+            f"--output_dir={config.output_dir} is a file, or holds files that are no converted"
+            " checkpoint: give another directory"
         )
     request = ModelRequest(config.model_name, config.width_multiplier, config.resolution)
     checkpoint = open_checkpoint(config.checkpoint_path, request, config.weights)
@@ -68,6 +68,8 @@ def convert(config: ConvertConfig) -> None:
 
 
 def _is_replaceable(directory: str) -> bool:
+    if not os.path.isdir(directory):
+        return False
     return not os.listdir(directory) or os.path.exists(os.path.join(directory, "mapping.json"))
 
 

@@ -36,4 +36,6 @@ def reason_to_leave(name: str) -> str | None:
         return "slot of the optimizer"
     if last in _RANGES:
         return "quantisation range"
+    if name.endswith(AVERAGE) and "loss" in name.removesuffix(AVERAGE):
+        return "average of a loss"
     return None

@@ -34,6 +34,12 @@ class ModelRequest:
     width_multiplier: float | None = None
     resolution: int | None = None
 
+    def __post_init__(self):
+        for name in ("width_multiplier", "resolution"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"--{name} must be above 0, not {value}")
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenCheckpoint:

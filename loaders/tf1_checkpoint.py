@@ -85,9 +85,10 @@ class Tf1Checkpoint:
         for config in CONFIGS.values():
             family = config.family
             if family.scope in scopes:
+                outputs = self.shapes.get(f"{family.scope}/{_LOGITS_BIASES}", ("no",))[0]
                 return (
                     f"it looks like {family.name} at width {self.width_multiplier(family)} with"
-                    f" {self.num_outputs(family)} outputs"
+                    f" {outputs} outputs"
                 )
         return f"its variables begin with {', '.join(sorted(scopes)[:3])}"
 
@@ -102,7 +103,8 @@ def find_prefix(path: str) -> str:
     if os.path.isfile(path + ".index"):
         return path
     if os.path.isdir(path):
-        prefixes = sorted(p[: -len(".index")] for p in glob.glob(os.path.join(path, "*.index")))
+        names = sorted(glob.glob("*.index", root_dir=path))
+        prefixes = [os.path.join(path, name.removesuffix(".index")) for name in names]
         if len(prefixes) == 1:
             return prefixes[0]
         found = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"

@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.output:
         files.write_json(config.output, report)
     logging.info(
-        "%s (%s weights) on %s of %s: top-1 %.4f (%d of %d)  top-5 %.4f (%d)  loss %.4f",
+        "%s (weights: %s) on %s of %s: top-1 %.4f (%d of %d)  top-5 %.4f (%d)  loss %.4f",
         predictor.path,
         predictor.weights,
         config.split,

@@ -151,8 +151,8 @@ def _metrics(evaluation: Any, path: str, checkpoint: OpenCheckpoint) -> dict[str
         checkpoint.weights,
     ):
         raise UserError(
-            f"--evaluation={path} is of {evaluated} ({weights} weights), but {checkpoint.path}"
-            f" ({checkpoint.weights} weights) is exported: evaluate that, or leave the flag out"
+            f"--evaluation={path} is of {evaluated} (weights: {weights}), but {checkpoint.path}"
+            f" (weights: {checkpoint.weights}) is exported: evaluate that, or leave the flag out"
         )
     return metrics
 

@@ -89,7 +89,9 @@ def gather(config: ReportConfig) -> dict[str, Any]:
     evaluation = _read_part(config.evaluation, "", "evaluation")
     export = _read_part(config.export_dir, "export.json", "export_dir")
     model = run.get("model") or {}
-    data_set = os.path.basename(os.path.abspath(config.data_dir))
+    data_set = (run.get("data") or {}).get("dataset_name") or os.path.basename(
+        os.path.abspath(config.data_dir)
+    )
     return {
         "title": config.title or f"{sections.model_title(model)} on {data_set}",
         "model_title": sections.model_title(model),

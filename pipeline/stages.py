@@ -176,7 +176,11 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Sta
             command="training.train:train",
             configs=(
                 experiment.model,
-                dataclasses.replace(experiment.data, data_dir=data_dir),
+                dataclasses.replace(
+                    experiment.data,
+                    data_dir=data_dir,
+                    dataset_name=os.path.basename(os.path.normpath(dataset)),
+                ),
                 experiment.optimization,
                 dataclasses.replace(experiment.run, model_dir=model_dir),
             ),

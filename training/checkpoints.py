@@ -38,6 +38,7 @@ class CheckpointStore:
     def __init__(self, directory: str, items: Mapping[str, Any], keep: int = 3):
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(**items)
+        _remove_unreadable_state(directory)
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
         )
@@ -77,14 +78,24 @@ class CheckpointStore:
 
 def list_checkpoints(directory: str) -> list[str]:
     """Path prefixes of the checkpoints in `directory`, oldest first, by the files there are."""
-    prefixes = [path[: -len(".index")] for path in glob.glob(os.path.join(directory, "*.index"))]
-    return sorted(prefixes, key=_step_of)
+    names = glob.glob("*.index", root_dir=directory)
+    return sorted((os.path.join(directory, n.removesuffix(".index")) for n in names), key=_step_of)
 
 
 def remove_unfinished(directory: str) -> None:
     """Removes what a killed process left of a checkpoint that it was writing."""
-    for path in glob.glob(os.path.join(directory, f"{_PREFIX}-*_temp")):
-        shutil.rmtree(path, ignore_errors=True)
+    for name in glob.glob(f"{_PREFIX}-*_temp", root_dir=directory):
+        shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+
+
+def _remove_unreadable_state(directory: str) -> None:
+    """Removes TensorFlow's list of checkpoints if it is damaged; the files themselves count."""
+    try:
+        tf.train.get_checkpoint_state(directory)
+    except ValueError:  # it is empty, or no text
+        path = os.path.join(directory, "checkpoint")
+        logging.warning("%s is damaged and is written anew", path)
+        os.remove(path)
 
 
 def write_weights(
@@ -124,10 +135,13 @@ def read_weights(prefix: str, weights: str) -> tuple[dict[str, np.ndarray], str]
             )
         chosen = "averages" if weights == "averages" and "averages" in groups else "raw"
         group = {"averages": "averages/", "raw": "model/"}[chosen]
+        kinds = reader.get_variable_to_dtype_map()
         values = {
             _unescaped(key[len(group) : -len(_VALUE)]): reader.get_tensor(key)
             for key in keys
-            if key.startswith(group) and key.endswith(_VALUE)
+            if key.startswith(group)
+            and key.endswith(_VALUE)
+            and kinds[key] == tf.float32  # all but the state of random generators
         }
     except UserError:
         raise

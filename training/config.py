@@ -131,11 +131,16 @@ class RunFlags:
     allow_changes: bool = flag(False, help="resume although settings have changed")
 
     def __post_init__(self):
-        for name in ("checkpoint_every_steps", "keep_checkpoints", "eval_every_epochs"):
+        for name in (
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "eval_every_epochs",
+            "steps_per_call",
+        ):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        if self.steps_per_call < 1:
-            raise UsageError(f"--steps_per_call must be at least 1, not {self.steps_per_call}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must be at least 0 and below 2**32, not {self.seed}")
 
 
 def settings_that_matter(settings: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Evaluation:
 
     Attributes:
         num_examples: examples counted.
-        num_correct_top_1: the label has the largest logit.
+        num_correct_top_1: the label has the largest logit; of equal ones the first counts as
+            larger, and one that is not a number as larger than all others.
         num_correct_top_5: at most four logits are larger than the label's.
         loss: mean cross-entropy, in nats.
         confusion: (classes, outputs) counts, rows true classes, columns the output predicted.
@@ -116,7 +117,10 @@ def _scores(logits: tf.Tensor, labels: tf.Tensor):
     """Loss, rank of the label (0 is best), output predicted and its probability, by example."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     of_label = tf.gather(logits, labels, axis=1, batch_dims=1)[:, tf.newaxis]
-    # Not "larger than" but "not smaller or equal": a logit that is not a number ranks before all.
-    ranks = tf.reduce_sum(tf.cast(~(logits <= of_label), tf.int32), axis=1)
+    earlier = tf.range(tf.shape(logits, tf.int64)[1]) < labels[:, tf.newaxis]
+    # Asked for by name: graph optimisation makes "larger" of "not smaller or equal".
+    no_number = tf.math.is_nan(logits) | tf.math.is_nan(of_label)
+    before = (logits > of_label) | ((logits == of_label) & earlier) | no_number
+    ranks = tf.reduce_sum(tf.cast(before, tf.int32), axis=1)
     predicted = tf.argmax(logits, axis=1)
     return losses, ranks, predicted, tf.reduce_max(tf.nn.softmax(logits), axis=1)

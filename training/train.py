@@ -57,6 +57,18 @@ def train(
         input_range=data.input_range,
         weights="both" if optimization.ma_decay_rate else "raw",
     )
+    # All that can be wrong with flags and data is found before anything is written.
+    training_input = TrainingInput(
+        batch_size=optimization.batch_size,
+        size=record.config.resolution,
+        seed=run_flags.seed,
+        augmentation=data.augmentation,
+        min_crop_area=data.min_crop_area,
+    )
+    train_shards = Shards.open(data.data_dir, data.train_split)
+    validation = Shards.open(data.data_dir, data.eval_split) if data.eval_split else None
+    if validation:
+        _require_same_classes(data, manifest.classes, validation.manifest.classes)
     runtime.set_seed(run_flags.seed)
     state = TrainState(record.config, optimization)
     settings = {
@@ -82,20 +94,13 @@ def train(
         num_outputs,
         f"{settings['num_parameters']:,}",
     )
-    validation = Shards.open(data.data_dir, data.eval_split) if data.eval_split else None
     trainer = Trainer(
         state=state,
         record=record,
         optimization=optimization,
         run=run_flags,
-        training_input=TrainingInput(
-            batch_size=optimization.batch_size,
-            size=record.config.resolution,
-            seed=run_flags.seed,
-            augmentation=data.augmentation,
-            min_crop_area=data.min_crop_area,
-        ),
-        train=Shards.open(data.data_dir, data.train_split),
+        training_input=training_input,
+        train=train_shards,
         validation=validation,
         start_from=start_from,
     )
@@ -119,6 +124,24 @@ def _open_initial(model_flags: ModelFlags, data: DataFlags, run_flags: RunFlags,
             f" --input_range={','.join(f'{v:g}' for v in initial.record.input_range)}"
         )
     return initial
+
+
+def _require_same_classes(data: DataFlags, train, validation) -> None:
+    """Makes sure that a class index means the same in both splits.
+
+    Raises:
+        UserError: it names a class that is in one of them only, or stands elsewhere.
+    """
+    if train == validation:
+        return
+    different = sorted(set(train) ^ set(validation)) or [
+        name for name, other in zip(train, validation, strict=True) if name != other
+    ]
+    raise UserError(
+        f"splits {data.train_split!r} and {data.eval_split!r} of {data.data_dir} have different"
+        f" class lists ({len(train)} and {len(validation)} classes; {different[0]!r} is not in"
+        " both, or at another place): build both with the same --classes=FILE"
+    )
 
 
 def _choose_labels(model_flags: ModelFlags, classes, initial) -> tuple[int, LabelNumbering]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import time
 
+import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
@@ -168,11 +170,15 @@ class Trainer:
         return float(sums["loss"].numpy() / max(1, sums["seen"].numpy()))
 
     def _stop_unless_finite(self, loss: float, count: int) -> None:
-        if loss - loss != 0:  # infinite, or not a number
+        broken = None if math.isfinite(loss) else "the loss"
+        # An update may break weights without a trace in the loss, which is from before it.
+        for name, variable in weights_of(self._state.model).items():
+            broken = broken or (None if np.all(np.isfinite(variable.numpy())) else name)
+        if broken:
             raise UserError(
-                f"the loss became {loss} between steps {self._step - count} and {self._step}: lower"
-                f" --lr (now {self._optimization.lr}) or lengthen --warmup_epochs; the last"
-                f" checkpoint in {self._run.model_dir} is from before"
+                f"{broken} became infinite or NaN between steps {self._step - count} and"
+                f" {self._step}: lower --lr (now {self._optimization.lr}) or lengthen"
+                f" --warmup_epochs; the last checkpoint in {self._run.model_dir} is from before"
             )
 
     def _finish_epoch(self, epoch: int, images_per_second: float) -> None:
@@ -186,7 +192,7 @@ class Trainer:
             "accuracy": float(state.sums["correct"].numpy() / state.sums["seen"].numpy()),
             "images_per_second": images_per_second,
         }
-        last = epoch + 1 == self._optimization.epochs
+        last = self._step == self._num_steps
         if self._validation and (last or (epoch + 1) % self._run.eval_every_epochs == 0):
             averaged = raw = self.evaluate("averages")
             if state.averages:
@@ -199,8 +205,9 @@ class Trainer:
             }
         for counter in state.sums.values():
             counter.assign(tf.zeros_like(counter))
-        self._store.save(self._step)
+        # In this order: a row that no checkpoint follows is left out when the run is resumed.
         self._history.add_epoch(row)
+        self._store.save(self._step)
         for name, value in row.items():
             tf.summary.scalar(name, value, step=self._step)
         tf.summary.flush()

@@ -116,7 +116,8 @@ class MobileNetConfig:
     classifier_activation: str | None = "softmax"
 
     def __post_init__(self):
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        if isinstance(self.input_shape, list):  # as JSON has it
+            object.__setattr__(self, "input_shape", tuple(self.input_shape))
         for name, (rule, holds) in _RULES.items():
             value = getattr(self, name)
             if not _holds(holds, value):
@@ -151,7 +152,7 @@ class MobileNetV1Config(MobileNetConfig):
 def _holds(rule: Callable[[Any], bool], value: Any) -> bool:
     try:
         return bool(rule(value))
-    except TypeError:  # a string where a number belongs
+    except (TypeError, ValueError, OverflowError):  # no number, or none that is finite
         return False
 
 
@@ -161,7 +162,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "num_classes": ("a whole number above 0", lambda v: v == int(v) and v > 0),
     "input_shape": (
         "(height, width, 3) with sides of at least 32 pixels",
-        lambda v: len(v) == 3 and v[2] == 3 and min(v) > 0 and min(v[:2]) >= 32,
+        lambda v: v == tuple(map(int, v)) and len(v) == 3 and v[2] == 3 and min(v[:2]) >= 32,
     ),
     "width_multiplier": ("a number above 0", lambda v: v > 0 and math.isfinite(v)),
     "dropout_rate": ("at least 0 and below 1", lambda v: 0 <= v < 1),

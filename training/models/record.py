@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from typing import Any
 
@@ -19,7 +18,7 @@ FILE_NAME = "model.json"
 SLIM_INPUT_RANGE = (-1.0, 1.0)
 
 _ENOUGH_IMAGES = 8
-_USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-math.inf, math.inf))
+_USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +102,22 @@ def check_input_range(images: np.ndarray, expected: tuple[float, float]) -> None
     """
     low, high = float(np.min(images)), float(np.max(images))
     black, white = expected
-    slack = 0.01 * (white - black)  # resizing may overshoot by rounding
-    outside = low < black - slack or high > white + slack
     middle = (black + white) / 2.0
     half_unused = len(images) >= _ENOUGH_IMAGES and (low >= middle or high <= middle)
-    if not outside and not half_unused:
+    likely = next((usual for usual in _USUAL_RANGES if _within(low, high, usual)), None)
+    if _within(low, high, expected) and (not half_unused or likely in (None, tuple(expected))):
         return
-    start, end = next(r for r in _USUAL_RANGES if r[0] - slack <= low and high <= r[1] + slack)
-    factor = (white - black) / (end - start)
-    raise UserError(
-        f"the images lie in [{low:.3g}, {high:.3g}], but the model expects [{black:g}, {white:g}]:"
-        f" scale them by x * {factor:g} + {black - start * factor:g}"
+    message = (
+        f"the images lie in [{low:.3g}, {high:.3g}], but the model expects [{black:g}, {white:g}]"
     )
+    if likely:
+        start, end = likely
+        factor = (white - black) / (end - start)
+        message += f": scale them by x * {factor:g} + {black - start * factor:g}"
+    raise UserError(message)
+
+
+def _within(low: float, high: float, limits: tuple[float, float]) -> bool:
+    start, end = limits
+    slack = 0.01 * (end - start)  # resizing may overshoot by rounding
+    return start - slack <= low and high <= end + slack

@@ -1,0 +1,231 @@
+"""`python -m pipeline.export`: artifacts that work without this project, and a gate that holds."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from .conftest import CLASSES, contents, draw_photo, weights_in
+
+STRANGER = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+with np.load(sys.argv[2]) as given:
+    images = given["images"]
+jpeg = [open(path, "rb").read() for path in sys.argv[4:]]
+images_in, jpeg_in = signatures["serving_default"], signatures["serving_jpeg"]
+few = images_in(images=tf.constant(images[:2]))
+ours = ("common", "loaders", "pipeline", "preprocessing", "training")
+np.savez(
+    sys.argv[3],
+    names=sorted(signatures),
+    foreign=[name for name in sys.modules if name.split(".")[0] in ours],
+    **{f"images_{k}": v for k, v in images_in(images=tf.constant(images)).items()},
+    **{f"few_{k}": v for k, v in few.items()},
+    **{f"jpeg_{k}": v for k, v in jpeg_in(jpeg=tf.constant(jpeg)).items()},
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def by_stranger(good_export, tmp_path_factory) -> dict[str, np.ndarray]:
+    """What a process with TensorFlow alone gets from the SavedModel, and what went in."""
+    import tensorflow as tf
+
+    from training.image_ops import decode_for_evaluation
+
+    scratch = tmp_path_factory.mktemp("stranger")
+    paths, images = [], []
+    for number in range(5):
+        content = draw_photo(number % 3, (9, number))
+        paths.append(scratch / f"{number}.jpeg")
+        paths[-1].write_bytes(content)
+        images.append(decode_for_evaluation(tf.constant(content), (32, 32), (-1.0, 1.0)).numpy())
+    np.savez(scratch / "in.npz", images=images)
+    saved_model = good_export / "saved_model"
+    command = [sys.executable, "-I", "-c", STRANGER, saved_model]
+    command += [scratch / "in.npz", scratch / "out.npz", *paths]
+    subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=120)
+    with np.load(scratch / "out.npz") as outputs:
+        return {"images": np.stack(images), **outputs}
+
+
+def test_the_saved_model_runs_without_this_project(by_stranger):
+    assert by_stranger["foreign"].tolist() == []
+    assert by_stranger["names"].tolist() == ["serving_default", "serving_jpeg"]
+    assert by_stranger["images_logits"].shape == (5, 3)
+    assert by_stranger["jpeg_logits"].shape == (5, 3)
+    assert by_stranger["few_logits"].shape == (2, 3)  # any batch size
+    exponents = np.exp(by_stranger["images_logits"])
+    np.testing.assert_allclose(
+        by_stranger["images_probabilities"],
+        exponents / exponents.sum(axis=1, keepdims=True),
+        atol=1e-6,
+    )
+
+
+def test_both_signatures_see_the_same_photo(by_stranger):
+    logits = by_stranger["images_logits"]
+    assert np.ptp(logits, axis=0).min() > 1e-2  # the photos differ, so that agreement says much
+    np.testing.assert_allclose(by_stranger["jpeg_logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(by_stranger["few_logits"], logits[:2], atol=1e-4)
+
+
+def test_the_averages_are_exported(by_stranger, model_dir, good_export):
+    from training.models import build_model, make_config
+    from training.models.mobilenet import weights_of
+
+    model = build_model(
+        make_config(
+            "mobilenet_v1", num_classes=3, width_multiplier=0.25, input_shape=(32, 32, 3)
+        ).replace(classifier_activation=None)
+    )
+
+    def logits(group: str) -> np.ndarray:
+        values = weights_in(str(model_dir / "checkpoints" / "ckpt-24"), group)
+        for name, variable in weights_of(model).items():
+            variable.assign(values[name])
+        return model(by_stranger["images"], training=False).numpy()
+
+    np.testing.assert_allclose(by_stranger["images_logits"], logits("averages"), atol=1e-3)
+    assert np.abs(by_stranger["images_logits"] - logits("model")).max() > 0.1
+    trained = weights_in(str(model_dir / "checkpoints" / "ckpt-24"), "averages")
+    exported = weights_in(str(good_export / "checkpoint" / "ckpt-0"), "model")
+    assert trained.keys() == exported.keys()
+    for name, value in exported.items():
+        np.testing.assert_array_equal(value, trained[name])
+
+
+def test_the_manifest_says_what_is_there(good_export, data_dir):
+    manifest = json.loads((good_export / "export.json").read_text())
+    assert sorted(os.listdir(good_export)) == ["checkpoint", "export.json", "saved_model"]
+    assert manifest["model"]["weights"] == "averages"
+    assert manifest["model"]["classes"] == list(CLASSES)
+    for artifact in manifest["artifacts"]:
+        files = contents(good_export / artifact["path"])
+        assert artifact["bytes"] == sum(map(len, files.values())) > 0
+    labels = good_export / "saved_model" / "assets" / "labels.txt"
+    assert labels.read_text().split() == list(CLASSES)
+    digest = hashlib.sha256((data_dir / "validation" / "manifest.json").read_bytes()).hexdigest()
+    assert manifest["data_manifest_sha256"] == digest
+    assert manifest["parity"]["num_images"] == 24
+    rows = {row["artifact"]: row for row in manifest["parity"]["rows"]}
+    assert sorted(rows) == [
+        "checkpoint, restored",
+        "saved_model, serving_default",
+        "saved_model, serving_jpeg",
+    ]
+    assert all(row["largest_probability_difference"] <= 1e-5 for row in rows.values())
+
+
+def spoil_saved_model(monkeypatch):
+    from pipeline import saved_model
+
+    write = saved_model.write_saved_model
+
+    def write_others(model, record, directory):
+        kernel = model.trainable_variables[-2]
+        kernel.assign(kernel.value * 1.5)
+        return write(model, record, directory)
+
+    monkeypatch.setattr(saved_model, "write_saved_model", write_others)
+
+
+def spoil_jpeg_signature(monkeypatch):
+    from pipeline import saved_model
+
+    decode = saved_model.decode_for_evaluation
+    monkeypatch.setattr(
+        saved_model, "decode_for_evaluation", lambda *arguments: decode(*arguments)[:, ::-1]
+    )
+
+
+def spoil_checkpoint(monkeypatch):
+    from training import checkpoints
+
+    write = checkpoints.write_weights
+
+    def write_others(directory, raw, averages=None):
+        name = next(name for name in raw if name.endswith("bias"))
+        return write(directory, {**raw, name: raw[name] + np.float32([0.1, 0, 0])}, averages)
+
+    monkeypatch.setattr(checkpoints, "write_weights", write_others)
+
+
+def spoil_saved_model_file(monkeypatch):
+    from pipeline import saved_model
+
+    write = saved_model.write_saved_model
+
+    def write_half(model, record, directory):
+        signatures = write(model, record, directory)
+        path = os.path.join(directory, "saved_model.pb")
+        os.truncate(path, os.path.getsize(path) // 2)
+        return signatures
+
+    monkeypatch.setattr(saved_model, "write_saved_model", write_half)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named", "not_named"),
+    [
+        (spoil_saved_model, "saved_model, serving_default is off by", "checkpoint, restored"),
+        (spoil_jpeg_signature, "saved_model, serving_jpeg is off by", "serving_default"),
+        (spoil_checkpoint, "checkpoint, restored is off by", "saved_model"),
+        (spoil_saved_model_file, "the SavedModel does not run in a fresh process", "checkpoint,"),
+    ],
+)
+def test_an_export_that_disagrees_is_not_written_and_the_last_good_one_stays(
+    command, good_export, model_dir, data_dir, tmp_path, monkeypatch, spoil, named, not_named
+):
+    export_dir = tmp_path / "out" / "export"
+    shutil.copytree(good_export, export_dir)
+    spoil(monkeypatch)
+    outcome = command("export", checkpoint_path=model_dir, data_dir=data_dir, export_dir=export_dir)
+    assert outcome.code == 1
+    (line,) = outcome.err.splitlines()
+    assert named in line
+    assert not_named not in line
+    assert contents(export_dir) == contents(good_export)
+    assert os.listdir(export_dir.parent) == ["export"]
+
+
+def test_a_new_export_takes_the_place_of_the_old_one(
+    succeed, good_export, model_dir, data_dir, tmp_path
+):
+    export_dir, evaluation = tmp_path / "export", tmp_path / "evaluation.json"
+    shutil.copytree(good_export, export_dir)
+    (export_dir / "saved_model" / "left_over").write_text("of the old export")
+    flags = {"checkpoint_path": model_dir, "data_dir": data_dir, "weights": "raw"}
+    succeed("evaluate", output=evaluation, **flags)
+    succeed("export", export_dir=export_dir, evaluation=evaluation, num_parity_images=7, **flags)
+    manifest = json.loads((export_dir / "export.json").read_text())
+    assert manifest["model"]["weights"] == "raw"
+    assert manifest["parity"]["num_images"] == 7
+    assert contents(export_dir).keys() == contents(good_export).keys()
+    values = json.loads(evaluation.read_text())
+    assert manifest["metrics"]["top_1"] == values["top_1"]
+    assert manifest["metrics"]["loss"] == values["loss"]
+    trained = weights_in(str(model_dir / "checkpoints" / "ckpt-24"), "model")
+    exported = weights_in(str(export_dir / "checkpoint" / "ckpt-0"), "model")
+    assert all(np.array_equal(value, trained[name]) for name, value in exported.items())
+
+
+def test_metrics_of_other_weights_are_refused(command, model_dir, data_dir, tmp_path):
+    evaluation = tmp_path / "evaluation.json"
+    flags = {"checkpoint_path": model_dir, "data_dir": data_dir}
+    assert command("evaluate", output=evaluation, weights="raw", **flags).code == 0
+    outcome = command("export", export_dir=tmp_path / "new", evaluation=evaluation, **flags)
+    assert outcome.code == 1
+    (line,) = outcome.err.splitlines()
+    assert f"{evaluation} is of" in line
+    assert "(weights: raw)" in line
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,150 @@
+"""Every command answers --help at once, says what is wrong in one line, and has its target."""
+
+import ast
+import functools
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ("loaders", "pipeline", "preprocessing", "training")
+
+# Runs a module as `python -m` does, and tells afterwards what that cost.
+RUNNER = """
+import resource, runpy, sys
+module, sys.argv = sys.argv[1], ["", *sys.argv[2:]]
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as stop:
+    code = stop.code
+usage = resource.getrusage(resource.RUSAGE_SELF)
+heavy = [name for name in ("tensorflow", "keras", "apache_beam") if name in sys.modules]
+sys.stdout.flush()
+print("code", code, "heavy", ",".join(heavy), "cpu", usage.ru_utime + usage.ru_stime)
+"""
+
+
+def runs_a_command(path: pathlib.Path) -> bool:
+    """Whether the file ends in a call of `common.command.run` for its being started."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+            return any(
+                isinstance(call, ast.Call) and ast.unparse(call.func) in ("run", "command.run")
+                for call in ast.walk(node)
+            )
+    return False
+
+
+COMMANDS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    if runs_a_command(path)
+)
+
+
+def python(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@functools.cache
+def help_of(module: str) -> tuple[list[str], str]:
+    """What --help prints, and the runner's last line."""
+    process = python("-c", RUNNER, module, "--help")
+    assert process.stderr == ""
+    *lines, last = process.stdout.splitlines()
+    return lines, last
+
+
+def flags_of(module: str) -> set[str]:
+    text = "\n".join(help_of(module)[0])
+    return set(re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE))
+
+
+def test_the_commands_are_found():
+    assert {
+        "loaders.convert",
+        "pipeline.evaluate",
+        "pipeline.export",
+        "pipeline.report",
+        "pipeline.run",
+        "preprocessing.build_dataset",
+        "preprocessing.verify",
+        "training.train",
+    } <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_is_quick_and_tells_each_flag(module):
+    lines, last = help_of(module)
+    code, heavy, seconds = re.fullmatch(r"code (\S+) heavy (\S*) cpu (\S+)", last).groups()
+    assert (code, heavy) == ("0", "")
+    assert float(seconds) <= 2.0
+    assert lines[0] == f"usage: python -m {module} --flag=value ..."
+    assert len(lines[2]) > 20  # what the command does, in a sentence
+    flags = [line for line in lines if line.startswith("  --")]
+    assert flags
+    for flag in flags:
+        assert re.match(r" {6}\S.*\w", lines[lines.index(flag) + 1]), flag
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_wrong_flag_is_one_line_with_exit_code_2(module):
+    process = python("-m", module, "--no_such_flag=1")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(f"python -m {module}: error: ")
+    assert "no_such_flag" in line
+
+
+@pytest.fixture(scope="module")
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def targets(makefile: str) -> list[str]:
+    (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+    return phony.replace("\\\n", " ").split()
+
+
+def test_make_help_has_a_line_for_each_target(makefile):
+    process = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    listed = [line.split(None, 1) for line in process.stdout.splitlines()]
+    assert sorted(name for name, _ in listed) == sorted(targets(makefile))
+    assert all(len(text) > 5 for _, text in listed)
+    # A bare `make` must not start anything.
+    bare = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert bare.stdout == process.stdout
+
+
+def test_every_command_in_the_makefile_exists_with_its_flags(makefile):
+    found = set()
+    for target in targets(makefile):
+        process = subprocess.run(
+            ["make", "--dry-run", target, "FLAGS=--extra"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        for line in process.stdout.replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            if "-m" not in words or words[words.index("-m") + 1].split(".")[0] not in PACKAGES:
+                continue
+            module, *flags = words[words.index("-m") + 1 :]
+            found.add(module)
+            assert module in COMMANDS
+            assert flags[-1] == "--extra"
+            used = {word[2:].split("=")[0] for word in flags[:-1]}
+            assert used <= flags_of(module), (target, used - flags_of(module))
+    assert {"pipeline.run", "training.train", "pipeline.evaluate"} <= found
