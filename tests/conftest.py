@@ -3,6 +3,9 @@ import pathlib
 
 import pytest
 
+# As commands set it, and before any test imports TensorFlow: its native notes are no lines of ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 
 @pytest.fixture(scope="session")
 def reference_data() -> pathlib.Path:

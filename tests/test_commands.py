@@ -116,7 +116,12 @@ def targets(makefile: str) -> list[str]:
 
 def test_make_help_has_a_line_for_each_target(makefile):
     process = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     listed = [line.split(None, 1) for line in process.stdout.splitlines()]
     assert sorted(name for name, _ in listed) == sorted(targets(makefile))

@@ -1,6 +1,5 @@
 import dataclasses
 import io
-import os
 import pathlib
 import sys
 
@@ -19,7 +18,6 @@ from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
 from training.train import train
 
 # As commands set it; here the test that runs first may import TensorFlow before any command.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ("cat", "dog", "fox")
