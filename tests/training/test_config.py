@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -11,8 +12,10 @@ from training.config import (
     settings_that_matter,
 )
 from training.input_pipeline import TrainingInput
-from training.models import MobileNetV1Config, ModelRecord, make_config
-from training.models.archs import truncated_width
+from training.models import MobileNetV1Config, ModelRecord, build_model, make_config
+from training.models.archs import Pool, divisible_width, truncated_width
+from training.models.complexity import count_parameters
+from training.models.configs import CONFIGS
 
 
 @pytest.mark.parametrize(
@@ -43,22 +46,28 @@ from training.models.archs import truncated_width
         {"stddev": 0.0},
         {"activation_name": "tanh"},
         {"classifier_activation": "sigmoid"},
+        {"include_top": "no"},
+        {"quantization_aware": 8},
     ],
     ids=str,
 )
 def test_a_wrong_value_is_a_usage_error_that_names_field_and_value(fields):
     ((name, value),) = fields.items()
-    for make in (MobileNetV1Config, lambda **f: make_config("mobilenet_v1", **f)):
-        with pytest.raises(UsageError) as one:
-            make(**fields)
-        assert name in str(one.value) and repr(value) in str(one.value)
+    for model, config in CONFIGS.items():
+        for make in (config, lambda model=model, **f: make_config(model, **f)):
+            with pytest.raises(UsageError) as one:
+                make(**fields)
+            assert f"{name} of {model} must be" in str(one.value) and repr(value) in str(one.value)
 
 
 def test_unknown_models_and_fields_are_refused_with_what_there_is():
     with pytest.raises(UsageError, match="unknown model 'mobilenet_v9': there are mobilenet_v1"):
         make_config("mobilenet_v9")
-    with pytest.raises(UsageError, match=r"has no field 'alpha'.*width_multiplier"):
-        make_config("mobilenet_v1", alpha=0.5)
+    for model in CONFIGS:
+        with pytest.raises(UsageError, match=r"has no field 'alpha'.*width_multiplier"):
+            make_config(model, alpha=0.5)
+        with pytest.raises(TypeError, match="alpha"):
+            CONFIGS[model](alpha=0.5)
 
 
 def test_a_usage_error_is_a_value_error_for_users_of_the_api():
@@ -71,7 +80,8 @@ def test_the_defaults_of_mobilenet_v1_are_those_of_slim():
     assert (config.num_classes, config.input_shape) == (1001, (224, 224, 3))
     assert (config.batch_norm_decay, config.batch_norm_epsilon) == (0.9997, 0.001)
     assert (config.weight_decay, config.stddev, config.dropout_rate) == (4e-5, 0.09, 0.001)
-    assert config.family.activation == "relu6"
+    blocks = [block for block in config.family.blocks if not isinstance(block, Pool)]
+    assert {block.activation for block in blocks} == {"relu6"}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,34 @@ def test_the_defaults_of_mobilenet_v1_are_those_of_slim():
 def test_widths_are_cut_off_and_never_below_8(multiplier, widths):
     of_paper = [32, 64, 128, 256, 512, 1024]
     assert [truncated_width(width, multiplier) for width in of_paper] == widths
+
+
+@pytest.mark.parametrize(
+    ("width", "rounded"),
+    [(11.2, 16), (8.4, 8), (44.8, 48), (33.6, 32), (201.6, 200), (5.6, 8)],
+)
+def test_widths_are_multiples_of_8_that_lose_at_most_a_tenth(width, rounded):
+    assert divisible_width(width) == rounded
+    assert divisible_width(width * 2, 0.5) == rounded
+
+
+@pytest.mark.parametrize("model", CONFIGS)
+@pytest.mark.parametrize("width", [0.01, 0.17, 0.35, 0.66, 1.0, 1.09, 1.4])
+def test_every_family_builds_at_every_width(model, width):
+    """By the arithmetic on the table for all of them, as layers for two."""
+    config = make_config(model, width_multiplier=width, input_shape=(33, 47, 3), num_classes=3)
+    parameters = count_parameters(config)
+    assert parameters.trainable > 0
+    if width in (0.01, 1.09):
+        assert build_model(config).output_shape == (None, 3)
+
+
+@pytest.mark.parametrize("model", CONFIGS)
+def test_every_config_is_read_as_it_was_written(model):
+    config = make_config(model, num_classes=5, include_top=False, quantization_aware=True)
+    written = json.loads(json.dumps(config.to_json()))
+    assert make_config(written.pop("name"), **written) == config
+    assert config.family.name == model
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):

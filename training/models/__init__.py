@@ -6,12 +6,29 @@ flags, and must answer `--help` at once.
 
 import importlib
 
-from training.models.archs import MobileNetConfig, MobileNetV1Config, make_config, model_names
+from training.models.configs import (
+    MobileNetConfig,
+    MobileNetEdgeTPUConfig,
+    MobileNetV1Config,
+    MobileNetV2Config,
+    MobileNetV3LargeConfig,
+    MobileNetV3LargeMinimalisticConfig,
+    MobileNetV3SmallConfig,
+    MobileNetV3SmallMinimalisticConfig,
+    make_config,
+    model_names,
+)
 from training.models.record import ModelRecord, check_input_range
 
 __all__ = [
     "MobileNetConfig",
+    "MobileNetEdgeTPUConfig",
     "MobileNetV1Config",
+    "MobileNetV2Config",
+    "MobileNetV3LargeConfig",
+    "MobileNetV3LargeMinimalisticConfig",
+    "MobileNetV3SmallConfig",
+    "MobileNetV3SmallMinimalisticConfig",
     "ModelRecord",
     "build_model",
     "check_input_range",

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 
+@keras.saving.register_keras_serializable("mobilenet_pipeline")
 class FusedBatchNorm(keras.layers.Layer):
     """Batch normalisation by TensorFlow's fused kernel.
 
@@ -46,6 +47,10 @@ class FusedBatchNorm(keras.layers.Layer):
             moving.assign_add((batch - moving.value) * (1.0 - self.decay))
         return outputs
 
+    def compute_output_shape(self, input_shape):
+        # Without it Keras traces each layer in a graph of its own, most of a model's building time.
+        return input_shape
+
     def _fused(self, inputs, mean, variance, is_training):
         return tf.raw_ops.FusedBatchNormV3(
             x=inputs,
@@ -59,3 +64,28 @@ class FusedBatchNorm(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("mobilenet_pipeline")
+class HardSwish(keras.layers.Layer):
+    """x * relu6(x + 3) / 6, evaluated from left to right as slim does."""
+
+    def call(self, inputs):
+        return inputs * tf.nn.relu6(inputs + 3.0) * (1.0 / 6.0)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("mobilenet_pipeline")
+class HardSigmoid(keras.layers.Layer):
+    """The gate of squeeze-and-excite: relu6(x + 3) * 0.16667.
+
+    The five digits are slim's; with 1/6 the logits of its checkpoints move by up to 1e-3.
+    """
+
+    def call(self, inputs):
+        return tf.nn.relu6(inputs + 3.0) * 0.16667
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -11,7 +11,7 @@ import numpy as np
 from common import files
 from common.errors import UserError
 from common.labels import LabelNumbering
-from training.models.archs import MobileNetConfig, make_config
+from training.models.configs import MobileNetConfig, make_config
 
 FILE_NAME = "model.json"
 
