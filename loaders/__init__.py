@@ -5,7 +5,13 @@ The loaders are imported at their first use, since they need TensorFlow.
 
 import importlib
 
-__all__ = ["load_mobilenet_v1"]
+__all__ = [
+    "load_mobilenet_edgetpu",
+    "load_mobilenet_v1",
+    "load_mobilenet_v2",
+    "load_mobilenet_v3_large",
+    "load_mobilenet_v3_small",
+]
 
 
 def __getattr__(name: str):

@@ -6,8 +6,10 @@ is loaded by halves: whatever stays unexplained on either side is an error.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from common.errors import UserError
@@ -19,23 +21,37 @@ class WeightMapping:
     """Which variable fills which weight.
 
     Attributes:
-        sources: checkpoint variable by weight name.
+        raw: variable by weight name, for every weight of the model.
+        averages: variable of the moving average by weight name, for those that have one.
         left: reason by name, for the variables that fill no weight.
     """
 
-    sources: dict[str, str]
+    raw: dict[str, str]
+    averages: dict[str, str]
     left: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        return {"sources": self.sources, "left": self.left}
+        return dataclasses.asdict(self)
+
+    def log(self, what: str) -> None:
+        """Prints how many variables went where, in a table."""
+        rows = [("weights", len(self.raw)), ("moving averages", len(self.averages))]
+        rows += [
+            (f"left over: {reason}", count)
+            for reason, count in sorted(collections.Counter(self.left.values()).items())
+        ]
+        logging.info("%d variables of %s:", sum(count for _, count in rows), what)
+        for name, count in rows:
+            if count:
+                logging.info("  %5d  %s", count, name)
 
 
 def match(
     weights: Mapping[str, tuple[int, ...]],
     variables: Mapping[str, tuple[int, ...]],
     scope: str,
-    which: str,
     what: str,
+    head: Collection[str] = (),
 ) -> WeightMapping:
     """Matches both sides.
 
@@ -43,33 +59,34 @@ def match(
         weights: shapes of the model's weights by name.
         variables: shapes of the checkpoint's variables by name.
         scope: the model's TF1 scope.
-        which: 'averages' (an average where there is one, else the variable itself) or 'raw'.
         what: the checkpoint, for messages.
+        head: weights of the head, where the model is built without it.
 
     Raises:
         UserError: a weight without a variable, a shape that differs, an unexplained variable.
     """
-    sources, left = {}, {}
+    raw, averages = {}, {}
     for weight, shape in weights.items():
-        raw = tf1_name(scope, weight)
-        average = raw + AVERAGE
-        source = average if which == "averages" and average in variables else raw
-        if source not in variables:
-            raise UserError(f"{what} has no variable {raw}, which the model needs")
-        if tuple(variables[source]) != tuple(shape):
-            raise UserError(
-                f"{what} has {source} of shape {_shown(variables[source])}, but the model needs"
-                f" {_shown(shape)}"
-            )
-        sources[weight] = source
-        if (other := average if source == raw else raw) in variables:
-            left[other] = f"not asked for: weights are {which}"
-    for name in sorted(set(variables) - set(sources.values()) - set(left)):
-        reason = reason_to_leave(name)
+        name = tf1_name(scope, weight)
+        if name not in variables:
+            raise UserError(f"{what} has no variable {name}, which the model needs")
+        raw[weight] = name
+        if name + AVERAGE in variables:
+            averages[weight] = name + AVERAGE
+        for source in (raw[weight], averages.get(weight, name)):
+            if tuple(variables[source]) != tuple(shape):
+                raise UserError(
+                    f"{what} has {source} of shape {_shown(variables[source])}, but the model"
+                    f" needs {_shown(shape)}"
+                )
+    of_head = {tf1_name(scope, weight) for weight in head}
+    left = {}
+    for name in sorted(set(variables) - set(raw.values()) - set(averages.values())):
+        reason = "head" if name.removesuffix(AVERAGE) in of_head else reason_to_leave(name)
         if reason is None:
             raise UserError(f"{what} has a variable {name} that the model has no place for")
         left[name] = reason
-    return WeightMapping(sources, left)
+    return WeightMapping(raw, averages, left)
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -12,12 +12,19 @@ from __future__ import annotations
 _WORDS = {"kernel": "weights", "bias": "biases"}
 _DEPTHWISE_WORDS = {"kernel": "depthwise_weights"}
 
+# Ranges of 8-bit checkpoints are named after ops, and V1's ops, not its variables, lie in a doubled
+# scope.
+_RANGE_ENDS = ("min", "max")
+_DOUBLED = ("MobilenetV1",)
+
 AVERAGE = "/ExponentialMovingAverage"
 
 
 def tf1_name(scope: str, weight: str) -> str:
     """The TF1 variable of the weight 'LAYER.NAME' of a model under `scope`."""
     layer, word = weight.rsplit(".", 1)
+    if word in _RANGE_ENDS and scope in _DOUBLED and not layer.startswith("Logits."):
+        scope = f"{scope}/{scope}"
     words = _DEPTHWISE_WORDS if layer.endswith("depthwise") else _WORDS
     return f"{scope}/{layer.replace('.', '/')}/{words.get(word, word)}"
 

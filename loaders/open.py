@@ -12,17 +12,20 @@ import tensorflow as tf
 
 from common.errors import UsageError, UserError
 from common.labels import LabelNumbering
+from loaders.loaders import WEIGHT_SETS, StoredWeights
 from loaders.loaders import read_weights as read_tf1_weights
-from loaders.mapping import WeightMapping
 from loaders.tf1_checkpoint import Tf1Checkpoint, find_prefix
 from training.checkpoints import DIRECTORY, list_checkpoints
 from training.checkpoints import read_weights as read_tf2_weights
 from training.models import ModelRecord, build_model, make_config
-from training.models.archs import CONFIGS
+from training.models.configs import MobileNetConfig
 from training.models.mobilenet import weights_of
 from training.models.record import FILE_NAME as RECORD
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # only checkpoints of TF2 hold it
+AUTO = "auto"  # as a model's name: find out
+
+_USUAL_RESOLUTION = 224  # what most released models were trained at; variables do not tell
 _BACKGROUND_OUTPUTS = 1001  # TF1 ImageNet models: 1000 classes behind a background class
 
 
@@ -33,6 +36,7 @@ class ModelRequest:
     model_name: str | None = None
     width_multiplier: float | None = None
     resolution: int | None = None
+    quantization_aware: bool = False
 
     def __post_init__(self):
         for name in ("width_multiplier", "resolution"):
@@ -48,16 +52,19 @@ class OpenCheckpoint:
     Attributes:
         path: the checkpoint's prefix.
         record: architecture, labels and input range.
-        values: weights by name.
-        weights: which set they are: 'averages' or 'raw'.
-        mapping: where each weight came from, for a TF1 checkpoint.
+        stored: the weights, and their moving averages.
+        weights: which of the two are used: 'averages' or 'raw'.
     """
 
     path: str
     record: ModelRecord
-    values: dict[str, np.ndarray]
+    stored: StoredWeights
     weights: str
-    mapping: WeightMapping | None = None
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """The weights that are used, by name."""
+        return self.stored.choose(self.weights)
 
     def build(self, classifier_activation: str | None = None) -> keras.Model:
         """The Keras model with these weights; logits by default."""
@@ -70,7 +77,7 @@ class OpenCheckpoint:
 def open_checkpoint(
     path: str,
     request: ModelRequest,
-    weights: str = "averages",
+    weights: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> OpenCheckpoint:
     """Reads a checkpoint's weights.
@@ -79,7 +86,7 @@ def open_checkpoint(
         path: prefix of a TF1 or TF2 checkpoint, or a directory: a run's, an export's, or one that
             holds a single checkpoint.
         request: what the user says about the model.
-        weights: 'averages' or 'raw'.
+        weights: 'averages' or 'raw'; by default what the record says, else averages.
         classes: class list of the data that the model is for, or None.
 
     Raises:
@@ -141,41 +148,62 @@ def _open_tf2(prefix, request, weights, classes) -> OpenCheckpoint:
         ("model_name", request.model_name, record.config.name),
         ("width_multiplier", request.width_multiplier, record.config.width_multiplier),
     ):
-        if asked is not None and asked != is_:
+        if asked not in (None, AUTO, is_):
             raise UsageError(f"--{flag}={asked}, but {prefix} is of {flag} {is_}")
     if request.resolution:
         size = (request.resolution, request.resolution, 3)
         record = dataclasses.replace(record, config=record.config.replace(input_shape=size))
     if classes is not None:
         check_classes(record, classes, prefix)
-    values, chosen = read_tf2_weights(prefix, weights)
-    return OpenCheckpoint(prefix, record, values, chosen)
+    stored = StoredWeights(*read_tf2_weights(prefix))
+    weights = weights or (record.weights if record.weights in WEIGHT_SETS else "averages")
+    return OpenCheckpoint(prefix, record, stored, stored.chosen(weights))
 
 
 def _open_tf1(prefix, request, weights, classes) -> OpenCheckpoint:
-    if request.model_name is None:
-        raise UsageError(
-            f"{prefix} is a TF1 checkpoint: name its architecture by --model_name"
-            f" ({', '.join(CONFIGS)})"
-        )
     checkpoint = Tf1Checkpoint(prefix)
-    family = make_config(request.model_name).family
-    num_outputs = checkpoint.num_outputs(family)
-    config = make_config(
-        request.model_name,
-        num_classes=num_outputs,
-        width_multiplier=request.width_multiplier or checkpoint.width_multiplier(family),
-        input_shape=(request.resolution or 224, request.resolution or 224, 3),
-    ).replace(classifier_activation=None)
+    config = tf1_config(checkpoint, request)
     if classes is not None:
-        labels = LabelNumbering.of_outputs(num_outputs, len(classes), "the data set")
+        labels = LabelNumbering.of_outputs(config.num_classes, len(classes), "the data set")
     else:
-        background = int(num_outputs == _BACKGROUND_OUTPUTS)
-        labels = LabelNumbering(num_outputs - background, background)
-    chosen = weights if checkpoint.has_averages else "raw"
+        background = int(config.num_classes == _BACKGROUND_OUTPUTS)
+        labels = LabelNumbering(config.num_classes - background, background)
+    stored = read_tf1_weights(checkpoint, build_model(config), config)
+    chosen = stored.chosen(weights or "averages")
     record = ModelRecord(config, labels, tuple(classes or ()), weights=chosen)
-    values, mapping = read_tf1_weights(checkpoint, build_model(config), config, weights)
-    return OpenCheckpoint(prefix, record, values, chosen, mapping)
+    return OpenCheckpoint(prefix, record, stored, chosen)
+
+
+def tf1_config(checkpoint: Tf1Checkpoint, request: ModelRequest) -> MobileNetConfig:
+    """The configuration of a TF1 checkpoint: what was asked for, the rest by its variables.
+
+    Raises:
+        UserError: it is of no model that is known, or of another than was asked for.
+    """
+    identity = checkpoint.identity()
+    if identity is None or identity.num_outputs is None:
+        raise UserError(
+            f"{checkpoint.path} is no classifier that is known: {checkpoint.looks_like()}"
+        )
+    if request.model_name not in (None, AUTO, identity.family.name):
+        raise UserError(
+            f"--model_name={request.model_name}, but {checkpoint.path} is another model:"
+            f" {checkpoint.looks_like()}"
+        )
+    width = request.width_multiplier or identity.width_multiplier
+    if width is None:
+        raise UserError(
+            f"the width of {checkpoint.path} is not known: {checkpoint.looks_like()}; name it by"
+            " --width_multiplier"
+        )
+    size = request.resolution or _USUAL_RESOLUTION
+    return make_config(
+        identity.family.name,
+        num_classes=identity.num_outputs,
+        width_multiplier=width,
+        input_shape=(size, size, 3),
+        quantization_aware=request.quantization_aware,
+    ).replace(classifier_activation=None)
 
 
 def check_classes(record: ModelRecord, classes: Sequence[str], what: str) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
-from loaders.name_map import AVERAGE
-from training.models.archs import CONFIGS, Family
+from loaders.identify import Identity, identify
 
-_LOGITS_BIASES = "Logits/Conv2d_1c_1x1/biases"
+_GLOBAL_STEP = "global_step"
 
 
 class Tf1Checkpoint:
@@ -40,57 +39,50 @@ class Tf1Checkpoint:
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """The value of a variable.
+        """The value of a weight.
 
         Raises:
-            UserError: it cannot be read, or holds values that are not finite.
+            UserError: it cannot be read, or holds anything but finite float32 values.
         """
-        try:
-            value = self._reader.get_tensor(name)
-        except Exception as error:
-            raise UserError(
-                f"{self.path} is damaged: {name} cannot be read: {_line(error)}"
-            ) from None
+        value = self._read(name)
+        if value.dtype != np.float32:
+            raise UserError(f"{self.path} holds {name} as {value.dtype}, not as float32")
         if not np.all(np.isfinite(value)):
             raise UserError(f"{self.path} is damaged: {name} holds NaN or infinite values")
         return value
 
-    @property
-    def has_averages(self) -> bool:
-        return any(name.endswith(AVERAGE) for name in self.shapes)
+    def _read(self, name: str) -> np.ndarray:
+        try:
+            return np.asarray(self._reader.get_tensor(name))
+        except Exception as error:
+            raise UserError(
+                f"{self.path} is damaged: {name} cannot be read: {_line(error)}"
+            ) from None
 
-    def num_outputs(self, family: Family) -> int:
-        """Logits of the model.
+    def step(self) -> int:
+        """The training step that it was written at; 0 if it does not say.
 
         Raises:
-            UserError: it is not a checkpoint of this family.
+            UserError: it says so by something that is no step.
         """
-        name = f"{family.scope}/{_LOGITS_BIASES}"
-        if name not in self.shapes:
-            raise UserError(
-                f"{self.path} is not a checkpoint of {family.name}: it has no variable {name};"
-                f" {self.looks_like()}"
-            )
-        return self.shapes[name][0]
+        if _GLOBAL_STEP not in self.shapes:
+            return 0
+        value = self._read(_GLOBAL_STEP)
+        if value.shape or value.dtype.kind != "i" or value < 0:
+            raise UserError(f"{self.path} is damaged: its {_GLOBAL_STEP} is no training step")
+        return int(value)
 
-    def width_multiplier(self, family: Family) -> float | None:
-        """The multiplier that gives the last block its width, to two decimals; None if unknown."""
-        last = family.blocks[-1]
-        shape = self.shapes.get(f"{family.scope}/{last.name}_pointwise/weights")
-        return round(shape[-1] / last.out, 2) if shape else None
+    def identity(self) -> Identity | None:
+        """The model that the variables are of, or None if it is none of the families."""
+        return identify(self.shapes)
 
     def looks_like(self) -> str:
         """What model the checkpoint seems to be of, as a clause."""
-        scopes = {name.split("/", 1)[0] for name in self.shapes}
-        for config in CONFIGS.values():
-            family = config.family
-            if family.scope in scopes:
-                outputs = self.shapes.get(f"{family.scope}/{_LOGITS_BIASES}", ("no",))[0]
-                return (
-                    f"it looks like {family.name} at width {self.width_multiplier(family)} with"
-                    f" {outputs} outputs"
-                )
-        return f"its variables begin with {', '.join(sorted(scopes)[:3])}"
+        identity = self.identity()
+        if identity:
+            return f"it looks like {identity}"
+        scopes = sorted({name.split("/", 1)[0] for name in self.shapes})
+        return f"it is of no MobileNet: its variables begin with {', '.join(scopes[:3])}"
 
 
 def find_prefix(path: str) -> str:

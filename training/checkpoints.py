@@ -102,9 +102,12 @@ def write_weights(
     directory: str,
     raw: Mapping[str, np.ndarray],
     averages: Mapping[str, np.ndarray] | None = None,
+    step: int = 0,
 ) -> str:
     """Writes weights alone as a TF2 checkpoint, CheckpointManager's layout; returns its prefix."""
-    items = {"model": raw} | ({"averages": averages} if averages else {})
+    items = {"model": raw, "progress": {"step": np.int64(step)}}
+    if averages:
+        items["averages"] = averages
     variables = {
         group: {name: tf.Variable(value) for name, value in values.items()}
         for group, values in items.items()
@@ -112,44 +115,38 @@ def write_weights(
     manager = tf.train.CheckpointManager(
         tf.train.Checkpoint(**variables), directory, max_to_keep=1, checkpoint_name=_PREFIX
     )
-    return manager.save(checkpoint_number=0)
+    return manager.save(checkpoint_number=step)
 
 
-def read_weights(prefix: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
-    """Weights of a checkpoint by name, and which set they are.
-
-    Args:
-        prefix: path without `.index`.
-        weights: 'averages' (where there are none, the raw weights are taken) or 'raw'.
+def read_weights(
+    prefix: str,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """Weights by name, moving averages by name (of those that have one), and the step.
 
     Raises:
         UserError: the checkpoint cannot be read, or is not one of ours.
     """
     try:
         reader = tf.train.load_checkpoint(prefix)
-        keys = reader.get_variable_to_shape_map()
-        groups = {key.split("/", 1)[0] for key in keys}
-        if "model" not in groups:
-            raise UserError(
-                f"{prefix} holds no weights under 'model/': it was not written by this project"
-            )
-        chosen = "averages" if weights == "averages" and "averages" in groups else "raw"
-        group = {"averages": "averages/", "raw": "model/"}[chosen]
-        kinds = reader.get_variable_to_dtype_map()
-        values = {
-            _unescaped(key[len(group) : -len(_VALUE)]): reader.get_tensor(key)
-            for key in keys
-            if key.startswith(group)
-            and key.endswith(_VALUE)
-            and kinds[key] == tf.float32  # all but the state of random generators
-        }
-    except UserError:
-        raise
+        groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "averages": {}, "progress": {}}
+        for key, kind in reader.get_variable_to_dtype_map().items():
+            group, _, name = key.partition("/")
+            # Random generators keep their state in integers; it is no weight.
+            if (
+                group in groups
+                and key.endswith(_VALUE)
+                and (kind == tf.float32 or group == "progress")
+            ):
+                groups[group][_unescaped(name[: -len(_VALUE)])] = reader.get_tensor(key)
     except Exception as error:  # TensorFlow raises many kinds for a damaged file
         raise UserError(
             f"checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
         ) from None
-    return values, chosen
+    if not groups["model"]:
+        raise UserError(
+            f"{prefix} holds no weights under 'model/': it was not written by this project"
+        )
+    return groups["model"], groups["averages"], int(groups["progress"].get("step", 0))
 
 
 def _unescaped(key: str) -> str:

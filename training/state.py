@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from training.config import OptimizationFlags
 from training.models import build_model, named_variables
-from training.models.archs import MobileNetConfig
+from training.models.configs import MobileNetConfig
 from training.models.mobilenet import decayed_kernels, weights_of
 from training.optimizers import MovingAverages, Optimizer
 

@@ -21,7 +21,7 @@ V1 = ModelRequest("mobilenet_v1")
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> str:
     output_dir = str(tmp_path_factory.mktemp("converted") / "tf2")
-    convert(ConvertConfig(str(TF1_CHECKPOINT), output_dir, resolution=128))
+    convert(ConvertConfig(output_dir, str(TF1_CHECKPOINT), resolution=128))
     return output_dir
 
 
@@ -36,8 +36,9 @@ def test_the_converted_checkpoint_holds_the_bits_of_the_tf1_one(converted):
     tf1 = tf.train.load_checkpoint(str(TF1_CHECKPOINT))
     prefix = tf.train.latest_checkpoint(converted)
     tf2 = tf.train.load_checkpoint(prefix)
-    sources = json.loads(pathlib.Path(converted, "mapping.json").read_text())["sources"]
-    assert len(sources) == 137
+    mapping = json.loads(pathlib.Path(converted, "mapping.json").read_text())
+    sources = mapping["raw"]
+    assert len(sources) == 137 and not mapping["averages"] and len(mapping["left"]) == 113
     for weight, variable in sources.items():
         key = f"model/{weight.replace('.', '..')}/.ATTRIBUTES/VARIABLE_VALUE"
         assert np.array_equal(tf2.get_tensor(key), tf1.get_tensor(variable))
@@ -61,7 +62,7 @@ def test_the_averages_are_converted_where_there_are_any(reference_data, tmp_path
     reference = np.load(directory / "reference.npz")
     for which in ("averages", "raw"):
         output_dir = str(tmp_path / which)
-        convert(ConvertConfig(str(directory), output_dir, resolution=128, weights=which))
+        convert(ConvertConfig(output_dir, str(directory), resolution=128, weights=which))
         checkpoint = open_checkpoint(output_dir, ModelRequest())
         assert checkpoint.record.weights == which
         assert checkpoint.record.labels == LabelNumbering(1000, 1)
@@ -71,16 +72,16 @@ def test_the_averages_are_converted_where_there_are_any(reference_data, tmp_path
 
 
 def test_a_conversion_can_be_repeated_but_never_replaces_other_files(converted, tmp_path):
-    convert(ConvertConfig(str(TF1_CHECKPOINT), converted, resolution=128))
+    convert(ConvertConfig(converted, str(TF1_CHECKPOINT), resolution=128))
     assert sorted(os.listdir(converted))[-2:] == ["mapping.json", "model.json"]
 
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match=f"--output_dir={tmp_path} .*holds files"):
-        convert(ConvertConfig(str(TF1_CHECKPOINT), str(tmp_path)))
+        convert(ConvertConfig(str(tmp_path), str(TF1_CHECKPOINT)))
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
     with pytest.raises(UserError, match=r"--output_dir=.*thesis\.txt"):
-        convert(ConvertConfig(str(TF1_CHECKPOINT), str(tmp_path / "thesis.txt")))
+        convert(ConvertConfig(str(tmp_path / "thesis.txt"), str(TF1_CHECKPOINT)))
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
@@ -98,9 +99,12 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, converted,
         assert os.listdir(tmp_path) == []
 
 
-def test_a_tf1_checkpoint_needs_the_name_of_its_architecture():
-    with pytest.raises(UsageError, match="--model_name"):
-        open_checkpoint(str(TF1_CHECKPOINT), ModelRequest())
+@pytest.mark.parametrize("name", [None, "auto", "mobilenet_v1"])
+def test_a_tf1_checkpoint_needs_no_name_of_its_architecture(name):
+    config = open_checkpoint(str(TF1_CHECKPOINT), ModelRequest(name)).record.config
+    assert (config.name, config.num_classes) == ("mobilenet_v1", 17)
+    with pytest.raises(UserError, match=r"--model_name=mobilenet_v2, but .* mobilenet_v1 at"):
+        open_checkpoint(str(TF1_CHECKPOINT), ModelRequest("mobilenet_v2"))
 
 
 def test_the_width_of_a_tf1_checkpoint_is_seen_from_its_shapes():
@@ -156,15 +160,15 @@ def test_a_record_that_was_edited_wrongly_is_a_user_error(converted, tmp_path, d
 def test_a_damaged_tf2_checkpoint_is_named(converted, tmp_path):
     for path in pathlib.Path(converted).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    data = tmp_path / "ckpt-0.data-00000-of-00001"
+    data = tmp_path / "ckpt-2345.data-00000-of-00001"
     whole = data.read_bytes()
     for content in (whole[:1000], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
         data.write_bytes(content)
-        with pytest.raises(UserError, match=f"checkpoint {tmp_path}/ckpt-0 cannot be read"):
+        with pytest.raises(UserError, match=f"checkpoint {tmp_path}/ckpt-2345 cannot be read"):
             open_checkpoint(str(tmp_path), ModelRequest())
-    index = tmp_path / "ckpt-0.index"
+    index = tmp_path / "ckpt-2345.index"
     index.write_bytes(index.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{tmp_path}/ckpt-0 cannot be read"):
+    with pytest.raises(UserError, match=f"{tmp_path}/ckpt-2345 cannot be read"):
         open_checkpoint(str(tmp_path), ModelRequest())
 
 

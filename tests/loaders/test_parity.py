@@ -6,18 +6,25 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from loaders import load_mobilenet_v1
 from loaders.mapping import match
 from loaders.tf1_checkpoint import Tf1Checkpoint
 from tests.loaders.conftest import TF1_CHECKPOINT
+from tests.loaders.references import (
+    REFERENCES,
+    config_of,
+    directory_of,
+    load_reference,
+    num_outputs_of,
+    reference_of,
+)
 from training.image_ops import decode_for_evaluation
 from training.models import MobileNetV1Config, build_model
 from training.models.mobilenet import weights_of
 
 
-def config_of(width: float, size: int, num_classes: int = 1001) -> MobileNetV1Config:
+def v1_config(width: float, size: int, num_classes: int = 1001) -> MobileNetV1Config:
     return MobileNetV1Config(
         width_multiplier=width,
         input_shape=(size, size, 3),
@@ -32,7 +39,7 @@ def assert_same_logits(model: keras.Model, images: np.ndarray, expected: np.ndar
 
 
 def test_the_quantisation_aware_checkpoint_gives_the_logits_of_the_tf1_graph(tf1_reference):
-    model = load_mobilenet_v1(str(TF1_CHECKPOINT), config_of(0.25, 128, 17))
+    model = load_mobilenet_v1(str(TF1_CHECKPOINT), v1_config(0.25, 128, 17))
     assert_same_logits(model, tf1_reference["images"], tf1_reference["logits_float"])
 
 
@@ -40,7 +47,7 @@ def test_every_layer_of_the_random_checkpoint_gives_the_statistics_of_the_tf1_gr
     """`reference.npz` says mean and spread of each layer's output in the TF1 graph."""
     directory = reference_data / "tf1_checkpoints" / "random_v1_0.25_128"
     reference = np.load(directory / "reference.npz")
-    model = load_mobilenet_v1(str(directory), config_of(0.25, 128), weights="raw")
+    model = load_mobilenet_v1(str(directory), v1_config(0.25, 128), weights="raw")
     names = [str(name).rsplit("/", 1)[-1] for name in reference["endpoint_names"]]
     layers = {name: f"{name}.relu6" for name in names if name.startswith("Conv2d")}
     assert len(layers) == 27
@@ -53,29 +60,50 @@ def test_every_layer_of_the_random_checkpoint_gives_the_statistics_of_the_tf1_gr
         )
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "size", "weights"),
-    [
-        ("mobilenet_v1_0.25_128", 0.25, 128, "raw"),
-        ("mobilenet_v1_0.25_128", 0.25, 128, "averages"),  # it has none: the weights themselves
-        ("mobilenet_v1_0.75_224", 0.75, 224, "averages"),
-        ("random_v1_0.25_128", 0.25, 128, "raw"),
-        ("random_v1_0.25_128", 0.25, 128, "averages"),
-    ],
-)
-def test_reference_checkpoints_give_the_logits_of_the_tf1_graph(
-    reference_data, name, width, size, weights
-):
-    directory = reference_data / "tf1_checkpoints" / name
-    reference = np.load(directory / "reference.npz")
-    model = load_mobilenet_v1(str(directory), config_of(width, size), weights)
-    which = f"logits_{weights}" if f"logits_{weights}" in reference else "logits_raw"
-    assert_same_logits(model, reference["images"], reference[which])
+def test_every_reference_checkpoint_is_compared(reference_data):
+    directories = (reference_data / "tf1_checkpoints").glob("*/reference.npz")
+    assert sorted(path.parent.name for path in directories) == sorted(REFERENCES)
+
+
+# Which logits of `reference.npz` each set of weights must give; the float graph's for 8-bit ones.
+LOGITS_OF = {
+    "raw": ("logits_raw", "logits_float"),
+    "averages": ("logits_averages", "logits_float_averages", "logits_raw", "logits_float"),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_reference_checkpoints_give_the_logits_of_the_tf1_graph(reference_data, name):
+    reference = reference_of(reference_data, name)
+    model, images, compared = None, reference["images"], set()
+    for weights, keys in LOGITS_OF.items():
+        key = next((key for key in keys if key in reference), None)
+        if key in compared or key is None:  # without averages, the weights themselves
+            continue
+        compared.add(key)
+        config = config_of(name, num_outputs_of(reference))
+        model = load_reference(directory_of(reference_data, name), config, weights)
+        assert_same_logits(model, images, reference[key])
+    stored = {key for key in reference if key.startswith("logits_") and "quant" not in key}
+    assert compared == stored
 
 
 def test_averages_and_raw_weights_are_told_apart(reference_data):
-    reference = np.load(reference_data / "tf1_checkpoints/random_v1_0.25_128/reference.npz")
-    assert np.max(np.abs(reference["logits_raw"] - reference["logits_averages"])) > 0.5
+    both = 0
+    for name in REFERENCES:
+        reference = reference_of(reference_data, name)
+        if {"logits_raw", "logits_averages"} <= set(reference):
+            both += 1
+            assert np.max(np.abs(reference["logits_raw"] - reference["logits_averages"])) > 0.5
+    assert both >= 4
+
+
+def test_without_averages_the_weights_themselves_are_loaded(reference_data):
+    name = "mobilenet_v1_0.25_128"
+    reference = reference_of(reference_data, name)
+    config = config_of(name, 1001)
+    model = load_reference(directory_of(reference_data, name), config, "averages")
+    assert_same_logits(model, reference["images"], reference["logits_raw"])
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1_0.25_128", "mobilenet_v1_0.75_224"])
@@ -99,7 +127,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("width", PARAMETERS)
 @pytest.mark.parametrize("size", [224, 192, 160, 128])
 def test_every_released_variant_has_the_published_number_of_parameters(width, size):
-    model = build_model(config_of(width, size))
+    model = build_model(v1_config(width, size))
     total = sum(np.prod(v.shape) for v in weights_of(model).values())
     trainable = sum(np.prod(v.shape) for v in model.trainable_variables)
     assert (total, trainable) == PARAMETERS[width]
@@ -115,63 +143,32 @@ def test_the_model_has_the_variables_of_the_released_checkpoint(reference_data):
             for row in csv.DictReader(file)
         }
     assert released.shapes == listed
-    weights = {k: tuple(v.shape) for k, v in weights_of(build_model(config_of(1.0, 224))).items()}
-    for which in ("averages", "raw"):
-        mapping = match(weights, released.shapes, "MobilenetV1", which, "it")
-        assert mapping.sources.keys() == weights.keys()
-        used = list(mapping.sources.values())
-        assert len(set(used)) == len(used)
-        assert set(used) | set(mapping.left) == set(listed)
-        assert not set(used) & set(mapping.left)
-        assert mapping.left["total_loss/ExponentialMovingAverage"] == "average of a loss"
+    weights = {k: tuple(v.shape) for k, v in weights_of(build_model(v1_config(1.0, 224))).items()}
+    mapping = match(weights, released.shapes, "MobilenetV1", "it")
+    assert mapping.raw.keys() == mapping.averages.keys() == weights.keys()
+    used = [*mapping.raw.values(), *mapping.averages.values()]
+    assert len(set(used)) == len(used)
+    assert set(used) | set(mapping.left) == set(listed)
+    assert not set(used) & set(mapping.left)
+    assert mapping.left["total_loss/ExponentialMovingAverage"] == "average of a loss"
 
 
 def test_what_is_left_of_a_quantisation_aware_checkpoint_has_its_reason():
     checkpoint = Tf1Checkpoint(str(TF1_CHECKPOINT))
     weights = {
         name: tuple(variable.shape)
-        for name, variable in weights_of(build_model(config_of(0.25, 128, 17))).items()
+        for name, variable in weights_of(build_model(v1_config(0.25, 128, 17))).items()
     }
-    mapping = match(weights, checkpoint.shapes, "MobilenetV1", "averages", "it")
-    assert len(mapping.sources) == 137
+    mapping = match(weights, checkpoint.shapes, "MobilenetV1", "it")
+    assert len(mapping.raw) == 137 and not mapping.averages
     reasons = list(mapping.left.values())
     assert reasons.count("quantisation range") == 2 * 56
     assert reasons.count("counter of the trainer") == 1
     assert len(reasons) == 250 - 137
 
 
-def test_keras_own_mobilenet_with_the_same_weights_gives_the_same_logits(tf1_reference):
-    theirs = keras.applications.MobileNet(
-        input_shape=(128, 128, 3),
-        alpha=0.25,
-        weights=None,
-        classes=17,
-        classifier_activation=None,
-    )
-    reader = tf.train.load_checkpoint(str(TF1_CHECKPOINT))
-    units = ["Conv2d_0"] + [
-        f"Conv2d_{i}_{kind}" for i in range(1, 14) for kind in ("depthwise", "pointwise")
-    ]
-    values = []
-    for unit in units:
-        kernel = "depthwise_weights" if unit.endswith("depthwise") else "weights"
-        values.append(reader.get_tensor(f"MobilenetV1/{unit}/{kernel}"))
-        for statistic in ("gamma", "beta", "moving_mean", "moving_variance"):
-            values.append(reader.get_tensor(f"MobilenetV1/{unit}/BatchNorm/{statistic}"))
-    for word in ("weights", "biases"):
-        values.append(reader.get_tensor(f"MobilenetV1/Logits/Conv2d_1c_1x1/{word}"))
-    theirs.set_weights(values)
-
-    ours = load_mobilenet_v1(str(TF1_CHECKPOINT), config_of(0.25, 128, 17))
-    images = np.random.default_rng(0).uniform(-1, 1, (4, 128, 128, 3)).astype(np.float32)
-    for batch in (images, tf1_reference["images"]):
-        expected = theirs(batch, training=False).numpy()
-        assert np.std(expected) > 0.1
-        np.testing.assert_allclose(ours(batch, training=False), expected, atol=1e-4)
-
-
 def test_probabilities_are_the_softmax_of_the_logits(tf1_reference):
-    config = config_of(0.25, 128, 17).replace(classifier_activation="softmax")
+    config = v1_config(0.25, 128, 17).replace(classifier_activation="softmax")
     outputs = load_mobilenet_v1(str(TF1_CHECKPOINT), config)(tf1_reference["images"]).numpy()
     exponentials = np.exp(tf1_reference["logits_float"].astype(np.float64))
     expected = exponentials / exponentials.sum(axis=1, keepdims=True)
