@@ -1,7 +1,8 @@
 """Draws the demo data set: photo-like pictures of ten things, in ImageNet's folder layout.
 
 The whole pipeline can be tried on it without a download. It has what real data has: photos of every
-size and quality, some of them grey, and a few files that are not what their names say.
+size and quality, some of them grey, and a few files that are not what their names say. Ten other
+things, --things=pretraining, are for the weights that the demo starts from.
 
     DIR/train/<synset>/<synset>_<number>.JPEG
     DIR/validation/<synset>/<synset>_val_<number>.JPEG
@@ -29,7 +30,8 @@ from common.command import flag, run
 from common.errors import UsageError, UserError
 from common.files import atomic_directory, read_json, write_json, write_text
 from common.progress import Progress
-from preprocessing.demo.drawing import THINGS
+from preprocessing.demo.drawing import THINGS, Thing
+from preprocessing.demo.pretraining import PRETRAINING_THINGS
 from preprocessing.demo.scene import draw_scene
 
 SPLITS = ("train", "validation")
@@ -37,6 +39,12 @@ REPAIRABLE_KINDS = ("png", "cmyk")
 REJECTED_KINDS = ("truncated", "text", "empty")
 BAD_FILES_PER_KIND = {"train": 3, "validation": 1}
 FILES_PER_TASK = 20
+
+DEMO, PRETRAINING = "demo", "pretraining"
+THING_SETS = {DEMO: THINGS, PRETRAINING: PRETRAINING_THINGS}
+
+# Random numbers are made from a thing's place in this row: no two sets share a background.
+_ALL_THINGS = (*THINGS, *PRETRAINING_THINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,7 @@ class DemoConfig:
     output_dir: str = flag(help="directory that the data set is written to; it must not exist yet")
     train_per_class: int = flag(200, help="good training photos of each of the ten classes")
     validation_per_class: int = flag(50, help="good validation photos of each class")
+    things: str = flag(DEMO, help="which ten things", choices=tuple(THING_SETS))
     seed: int = flag(0, help="another seed draws other photos")
     num_workers: int | None = flag(
         None, help="processes that draw; all processors if not given; makes no difference to photos"
@@ -66,13 +75,13 @@ class DemoFile:
 
     Attributes:
         path: relative to the data set, with '/'.
-        class_index: position in `THINGS`.
+        thing: what it shows.
         entropy: what its random numbers are made from, the seed apart.
         kind: "photo", or the way in which it is bad.
     """
 
     path: str
-    class_index: int
+    thing: Thing
     entropy: tuple[int, ...]
     kind: str = "photo"
 
@@ -83,6 +92,7 @@ def write_demo_photos(
     validation_per_class: int = 50,
     seed: int = 0,
     num_workers: int | None = None,
+    things: str = DEMO,
 ) -> dict:
     """Draws the data set into `output_dir`, unless it is there already.
 
@@ -97,17 +107,19 @@ def write_demo_photos(
         UsageError: a number is out of range.
         UserError: `output_dir` holds something else, or a worker was killed.
     """
-    return _write(DemoConfig(output_dir, train_per_class, validation_per_class, seed, num_workers))
+    return _write(
+        DemoConfig(output_dir, train_per_class, validation_per_class, things, seed, num_workers)
+    )
 
 
-def bad_files(split: str) -> dict[str, list[str]]:
+def bad_files(split: str, things: str = DEMO) -> dict[str, list[str]]:
     """The files of a split that are no good JPEG, by kind, as paths relative to the data set.
 
     Kinds in `REPAIRABLE_KINDS` hold a picture of their class all the same; those in
     `REJECTED_KINDS` hold none.
     """
     by_kind: dict[str, list[str]] = {}
-    for file in _plan_bad_files(split):
+    for file in _plan_bad_files(split, THING_SETS[things]):
         by_kind.setdefault(file.kind, []).append(file.path)
     return by_kind
 
@@ -119,8 +131,10 @@ def draw_photos(config: DemoConfig) -> None:
 
 def _write(config: DemoConfig) -> dict:
     directory = os.path.abspath(config.output_dir)
+    things = THING_SETS[config.things]
     settings = {
-        name: getattr(config, name) for name in ("train_per_class", "validation_per_class", "seed")
+        name: getattr(config, name)
+        for name in ("train_per_class", "validation_per_class", "things", "seed")
     }
     finished = _finished(directory, settings)
     if finished:
@@ -131,14 +145,14 @@ def _write(config: DemoConfig) -> dict:
         for split, per_class in zip(
             SPLITS, (config.train_per_class, config.validation_per_class), strict=True
         )
-        for file in _plan_photos(split, per_class) + _plan_bad_files(split)
+        for file in _plan_photos(split, per_class, things) + _plan_bad_files(split, things)
     ]
     summary = {"settings": settings, "counts": {split: _count(files, split) for split in SPLITS}}
     with atomic_directory(directory) as temporary:
         for folder in sorted({os.path.dirname(file.path) for file in files}):
             os.makedirs(os.path.join(temporary, folder))
         _draw_all(files, temporary, config)
-        names = "".join(f"{thing.synset}\t{thing.name}\n" for thing in THINGS)
+        names = "".join(f"{thing.synset}\t{thing.name}\n" for thing in things)
         write_text(os.path.join(temporary, "class_names.txt"), names)
         write_json(os.path.join(temporary, "demo.json"), summary)
     logging.info("drew %d files into %s", len(files), config.output_dir)
@@ -168,30 +182,30 @@ def _finished(directory: str, settings: dict) -> dict | None:
     return None
 
 
-def _plan_photos(split: str, per_class: int) -> list[DemoFile]:
+def _plan_photos(split: str, per_class: int, things: tuple[Thing, ...]) -> list[DemoFile]:
     part = SPLITS.index(split)
     infix = "_val_" if split == "validation" else "_"
     return [
         DemoFile(
             path=f"{split}/{thing.synset}/{thing.synset}{infix}{number}.JPEG",
-            class_index=class_index,
-            entropy=(part, class_index, number),
+            thing=thing,
+            entropy=(part, _ALL_THINGS.index(thing), number),
         )
-        for class_index, thing in enumerate(THINGS)
+        for thing in things
         for number in range(per_class)
     ]
 
 
-def _plan_bad_files(split: str) -> list[DemoFile]:
+def _plan_bad_files(split: str, things: tuple[Thing, ...]) -> list[DemoFile]:
     """Bad files, dealt to the classes in turn."""
     files: list[DemoFile] = []
     for kind in REPAIRABLE_KINDS + REJECTED_KINDS:
         for number in range(BAD_FILES_PER_KIND[split]):
-            class_index = len(files) % len(THINGS)
-            path = f"{split}/{THINGS[class_index].synset}/bad_{kind}_{number}.JPEG"
+            thing = things[len(files) % len(things)]
+            path = f"{split}/{thing.synset}/bad_{kind}_{number}.JPEG"
             # The 1 behind them keeps these random numbers apart from those of good photos.
-            entropy = (SPLITS.index(split), class_index, len(files), 1)
-            files.append(DemoFile(path, class_index, entropy, kind))
+            entropy = (SPLITS.index(split), _ALL_THINGS.index(thing), len(files), 1)
+            files.append(DemoFile(path, thing, entropy, kind))
     return files
 
 
@@ -243,7 +257,7 @@ def _content(file: DemoFile, rng: np.random.Generator) -> bytes:
         return b""
     if file.kind == "text":
         return b"<html><body><h1>404 Not Found</h1>This photo was removed.</body></html>\n"
-    photo = draw_scene(THINGS[file.class_index], rng)
+    photo = draw_scene(file.thing, rng)
     if file.kind == "png":
         return _encode(photo, "PNG")
     if file.kind == "cmyk":

@@ -12,17 +12,34 @@ from PIL import Image
 
 from common.errors import UsageError, UserError
 from common.files import fingerprint
-from preprocessing.demo.drawing import THINGS
+from preprocessing.demo.drawing import THINGS, Palette
+from preprocessing.demo.pretraining import PRETRAINING_THINGS
+from preprocessing.demo.sketch import Sketch
 from preprocessing.demo_photos import (
     BAD_FILES_PER_KIND,
     REJECTED_KINDS,
     REPAIRABLE_KINDS,
     SPLITS,
+    THING_SETS,
     bad_files,
     write_demo_photos,
 )
 
 TRAIN_PER_CLASS, VALIDATION_PER_CLASS = 80, 20
+
+# Width, height and the mean grey of the quarters of each class's first photo.
+LOOKS = {
+    "striped ball": (251, 241, 89.2, 82.1, 76.2, 74.2),
+    "doughnut": (215, 203, 111.4, 93.4, 125.5, 133.5),
+    "star": (219, 248, 130.0, 132.7, 137.7, 140.1),
+    "leaf": (275, 222, 80.2, 74.0, 71.7, 67.6),
+    "fish": (293, 319, 138.4, 137.9, 114.5, 120.9),
+    "house": (274, 313, 151.2, 147.7, 101.9, 129.5),
+    "mug": (256, 232, 141.5, 153.3, 134.8, 142.2),
+    "fir tree": (152, 155, 79.0, 69.3, 85.6, 70.7),
+    "chequered box": (155, 106, 88.6, 89.6, 77.3, 78.3),
+    "wheel": (267, 293, 136.8, 129.5, 126.3, 107.5),
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +62,61 @@ def photos(demo):
     return found
 
 
-def test_one_and_two_workers_write_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("things", THING_SETS)
+def test_one_and_two_workers_write_the_same_bytes(tmp_path, things):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
-    write_demo_photos(one, 3, 1, num_workers=1)
-    write_demo_photos(two, 3, 1, num_workers=2)
+    write_demo_photos(one, 3, 1, num_workers=1, things=things)
+    write_demo_photos(two, 3, 1, num_workers=2, things=things)
     assert fingerprint(one) == fingerprint(two)
+
+
+def test_the_demo_photos_look_as_ever(demo):
+    """By size and mean grey of the four quarters, which no processor's last bits change."""
+    found = {}
+    for thing in THINGS:
+        photo = _open(_read(demo, f"train/{thing.synset}/{thing.synset}_0.JPEG"))
+        grey = np.asarray(photo.convert("L"), np.float64)
+        quarters = [half for rows in np.array_split(grey, 2) for half in np.array_split(rows, 2, 1)]
+        found[thing.name] = (*photo.size, *(float(quarter.mean()) for quarter in quarters))
+    assert found == {name: pytest.approx(row, abs=0.7) for name, row in LOOKS.items()}
+
+
+def test_the_things_for_pretraining_are_none_of_the_demos(tmp_path, photos):
+    directory = str(tmp_path / "photos")
+    summary = write_demo_photos(directory, 1, 1, num_workers=1, things="pretraining")
+    assert summary["settings"]["things"] == "pretraining"
+    synsets = [thing.synset for thing in PRETRAINING_THINGS]
+    assert sorted(os.listdir(os.path.join(directory, "train"))) == synsets
+    lines = _read(directory, "class_names.txt").decode().splitlines()
+    assert [line.split("\t")[0] for line in lines] == synsets
+    both = (*THINGS, *PRETRAINING_THINGS)
+    for values in ([thing.synset for thing in both], [thing.name for thing in both]):
+        assert len(set(values)) == 20
+    assert all(re.fullmatch(r"n9\d{7}", synset) for synset in synsets)
+    bad = bad_files("validation", "pretraining")
+    on_disk = [path for path in _paths(directory) if "/bad_" in path and path.startswith("val")]
+    assert sorted(path for paths in bad.values() for path in paths) == on_disk
+    # What lies behind and around a thing comes from random numbers: none of the demo's again.
+    sizes = {
+        _open(_read(directory, f"train/{new.synset}/{new.synset}_0.JPEG")).size
+        == _open(photos["train", old.synset][0]).size
+        for old, new in zip(THINGS, PRETRAINING_THINGS, strict=True)
+    }
+    assert sizes == {False}
+
+
+@pytest.mark.parametrize("thing", (*THINGS, *PRETRAINING_THINGS), ids=lambda thing: thing.name)
+def test_a_thing_fills_its_sheet_and_ends_before_its_edge(thing):
+    for seed in range(8):
+        sketch = Sketch(40, np.eye(2))
+        colours = Palette(np.array([1, 0, 0]), np.array([0, 1, 0]), np.array([0, 0, 1]))
+        thing.draw(sketch, colours, np.random.default_rng(seed))
+        _, alpha = sketch.render()
+        assert 0.1 < alpha.mean() < 0.7
+        border = np.r_[alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]
+        assert not border.any()
+        rows, columns = np.nonzero(alpha > 0.5)
+        assert max(np.ptp(rows), np.ptp(columns)) > 0.5 * len(alpha)
 
 
 def test_a_photo_depends_on_seed_split_class_and_number_alone(tmp_path, demo):
