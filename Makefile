@@ -9,6 +9,7 @@ READY   := $(VENV)/.ready
 DATASET ?= demo
 WORK    ?= runs/$(notdir $(DATASET))
 SPLIT   ?= validation
+INIT    ?=
 FLAGS   ?=
 
 PHOTOS     ?= $(WORK)/photos/$(SPLIT)
@@ -21,9 +22,11 @@ EVALUATION ?= $(WORK)/evaluation.json
 EXPORT     ?= $(WORK)/export
 REPORT     ?= $(WORK)/report.html
 
+PRETRAINING ?= runs/pretraining
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run preprocess verify-data convert train evaluate export report \
-        tensorboard test test-long lint format lock clean
+.PHONY: help setup run demo-weights preprocess verify-data convert train evaluate export report \
+        tensorboard zoo benchmark test test-long lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +44,13 @@ $(READY): setup.py constraints.txt
 	  $(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(READY)  ## the whole line: DATASET=demo, imagenette or a directory of photos
-	$(PY) -m pipeline.run --dataset=$(DATASET) --work_dir=$(WORK) $(FLAGS)
+run: $(READY)  ## the whole line: DATASET=demo, imagenette or a directory; INIT=tf1 or scratch
+	$(PY) -m pipeline.run --dataset=$(DATASET) --work_dir=$(WORK) $(if $(INIT),--init=$(INIT)) $(FLAGS)
+
+demo-weights: $(READY)  ## make the TF1 checkpoint anew that the demo starts from
+	$(PY) -m pipeline.run --dataset=pretraining --work_dir=$(PRETRAINING) $(FLAGS)
+	$(PY) -m loaders.convert --checkpoint_path=$(PRETRAINING)/export/checkpoint --to=tf1 \
+	  --output_dir=pipeline/demo_weights/mobilenet_v1_0.25_96
 
 preprocess: $(READY)  ## class folders PHOTOS into shards DATA of SPLIT
 	$(PY) -m preprocessing.build_dataset --input_dir=$(PHOTOS) --output_dir=$(DATA) \
@@ -71,6 +79,12 @@ report: $(READY)  ## draw REPORT from DATA, MODEL, EVALUATION and EXPORT
 
 tensorboard: $(READY)  ## watch the training in MODEL
 	$(VENV)/bin/tensorboard --logdir=$(MODEL)/logs
+
+zoo: $(READY)  ## the released checkpoints, published figures beside our own
+	$(PY) -m loaders.zoo $(FLAGS)
+
+benchmark: $(READY)  ## building and loading a model, beside keras.applications
+	$(PY) -m benchmarks.model_loading $(FLAGS)
 
 test: $(READY)  ## the tests, under 15 minutes with set-up
 	$(PY) -m pytest -q -m "not long"

@@ -19,7 +19,10 @@ setuptools.setup(
             for below in ("", ".*")
         ]
     ),
-    package_data={"pipeline": ["templates/*"]},
+    package_data={
+        "loaders": ["*.csv"],
+        "pipeline": ["templates/*", "demo_weights/*", "demo_weights/*/*"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "apache-beam>=2.65,<3",
@@ -32,10 +35,13 @@ setuptools.setup(
         "numpy>=1.26,<3",
         "pillow>=11",
         "pyarrow>=16",
+        "requests>=2.32",
+        "rich>=13",
         "tensorboard>=2.19,<3",
         "tensorflow>=2.19,<3",
         "tensorflow-datasets>=4.9.8,<5",
         "tqdm>=4.66",
+        "urllib3>=2.2",
     ],
     extras_require={
         "dev": ["pytest>=8", "ruff>=0.12", "uv>=0.8"],

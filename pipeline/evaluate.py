@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common import files
 from common.command import flag, run
 from common.errors import UsageError
-from training.models.archs import model_names
+from training.models.configs import model_names
 
 if TYPE_CHECKING:
     from pipeline.predictor import Predictor
@@ -33,15 +33,16 @@ class EvaluateConfig:
     data_dir: str = flag(help="directory of shards that preprocessing.build_dataset wrote")
     split: str = flag("validation", help="split to evaluate on")
     model_name: str | None = flag(
-        None, help="architecture; a TF1 checkpoint needs it", choices=model_names()
+        None, help="architecture; by default what it looks like", choices=("auto", *model_names())
     )
     width_multiplier: float | None = flag(None, help="by default what the checkpoint says")
     resolution: int | None = flag(
         None, help="height and width of the input in pixels; of a TF1 checkpoint 224 by default"
     )
-    weights: str = flag(
-        "averages",
-        help="moving averages, where the checkpoint has them, or raw weights",
+    weights: str | None = flag(
+        None,
+        help="moving averages, where the checkpoint has them, or raw weights; by default what its"
+        " record says, else averages",
         choices=("averages", "raw"),
     )
     batch_size: int = flag(64, help="images evaluated at once; the result does not depend on it")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from common import files
 from common.command import flag, run
 from common.errors import UsageError, UserError
-from training.models.archs import model_names
+from training.models.configs import model_names
 
 if TYPE_CHECKING:
     from loaders.open import OpenCheckpoint
@@ -34,9 +34,14 @@ class ExportConfig:
     data_dir: str = flag(help="directory of shards with the photos that outputs are compared on")
     split: str = flag("validation", help="split of those photos")
     evaluation: str = flag("", help="JSON file of pipeline.evaluate, whose metrics are kept")
-    weights: str = flag("averages", help="which weights are exported", choices=("averages", "raw"))
+    weights: str | None = flag(
+        None,
+        help="which weights are exported; by default what the checkpoint's record says, else"
+        " averages",
+        choices=("averages", "raw"),
+    )
     model_name: str | None = flag(
-        None, help="architecture; a TF1 checkpoint needs it", choices=model_names()
+        None, help="architecture; by default what it looks like", choices=("auto", *model_names())
     )
     width_multiplier: float | None = flag(None, help="by default what the checkpoint says")
     resolution: int | None = flag(None, help="height and width of the input in pixels")

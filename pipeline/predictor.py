@@ -34,14 +34,14 @@ class Predictor:
 
 
 def open_predictor(
-    path: str, request: ModelRequest, weights: str, classes: Sequence[str]
+    path: str, request: ModelRequest, weights: str | None, classes: Sequence[str]
 ) -> Predictor:
     """Opens `path`.
 
     Args:
         path: a SavedModel's directory, or what `loaders.open.open_checkpoint` takes.
         request: what the user says about the model.
-        weights: 'averages' or 'raw'; a SavedModel holds one set only.
+        weights: 'averages', 'raw' or None, as there; a SavedModel holds one set only.
         classes: class list of the data.
 
     Raises:

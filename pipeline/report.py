@@ -33,6 +33,11 @@ class ReportConfig:
     title: str = flag("", help="headline of the report; empty for the model and its data set")
     class_names: str = flag("", help="file of lines 'class<TAB>human name'; empty for none")
     commands: str = flag("", help="file with the commands of the run, one a line; empty for none")
+    compare: str = flag(
+        "",
+        help="model directory of another run on the same data, whose validation curve is drawn"
+        " beside; empty for none",
+    )
 
 
 class ClassNames:
@@ -86,6 +91,7 @@ def gather(config: ReportConfig) -> dict[str, Any]:
     data = DataSet(config.data_dir)
     run = _read_part(config.model_dir, "config.json", "model_dir")
     history = _read_part(config.model_dir, "history.json", "model_dir")
+    other = sections.OtherRun.read(config.compare) if config.compare else None
     evaluation = _read_part(config.evaluation, "", "evaluation")
     export = _read_part(config.export_dir, "export.json", "export_dir")
     model = run.get("model") or {}
@@ -98,7 +104,7 @@ def gather(config: ReportConfig) -> dict[str, Any]:
         "data_set": data_set,
         "run": run | {"tables": sections.configuration_tables(run)},
         "data": data.describe(names, input_size=sections.input_size(model)),
-        "history": sections.describe_history(history),
+        "history": sections.describe_history(history, other),
         "evaluation": sections.describe_evaluation(evaluation, data, names),
         "export": export,
         "trained_on": data.same_as(run.get("data_manifest_sha256"), "train"),

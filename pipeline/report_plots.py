@@ -69,6 +69,7 @@ def curves(
     y_label: str,
     *,
     start: tuple[float, float] | None = None,
+    other: tuple[Sequence[tuple[float, float]], tuple[float, float] | None] | None = None,
     percent: bool = False,
 ) -> Markup:
     """Lines over epochs.
@@ -77,6 +78,7 @@ def curves(
         series: name to (epochs, values, colour, line style).
         y_label: what the values are.
         start: (epoch, value) of a mark for where training started from.
+        other: another run's (epoch, value) pairs, drawn as a thinner line, and its own start.
         percent: values are fractions of one.
     """
     with matplotlib.rc_context(_SETTINGS):
@@ -86,8 +88,16 @@ def curves(
         for epochs, values, color, style in series.values():
             marker = "o" if len(epochs) < 2 else ""
             axes.plot(epochs, values, style, color=color, marker=marker, markersize=4)
+        if other is not None:
+            points, other_start = other
+            marker = "o" if len(points) < 2 else ""
+            axes.plot(
+                *zip(*points, strict=True), color=SECOND, linewidth=1, marker=marker, markersize=3
+            )
+            if other_start:
+                axes.plot(*other_start, "D", color=SECOND, markersize=4.5, clip_on=False)
         if start is not None:
-            axes.plot(*start, "D", color=SECOND, markersize=6, clip_on=False)
+            axes.plot(*start, "D", color=ACCENT, markersize=6, clip_on=False)
         axes.set_xlabel("epoch")
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))

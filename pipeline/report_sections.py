@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from common import files
+from common.errors import UserError
 from pipeline import report_plots as plots
 from pipeline.report_data import DataSet
 
@@ -15,8 +19,47 @@ MOST_MISTAKES = 24
 WEAKEST_CLASSES = 20
 
 
-def describe_history(history: dict[str, Any]) -> dict[str, Any]:
-    """Learning curves and the table behind them."""
+@dataclasses.dataclass(frozen=True)
+class OtherRun:
+    """A run that is drawn beside the report's own, for comparison.
+
+    Attributes:
+        name: of its directory.
+        start: where it started: `from`, and `validation_top_1` before the first step.
+        points: (epoch, validation top-1) of the epochs that were evaluated.
+    """
+
+    name: str
+    start: dict[str, Any]
+    points: list[tuple[int, float]]
+
+    @classmethod
+    def read(cls, model_dir: str) -> OtherRun:
+        """Reads `history.json` in `model_dir`.
+
+        Raises:
+            UserError: it is missing, damaged, or holds no validation top-1.
+        """
+        path = os.path.join(model_dir, "history.json")
+        history = files.read_json(path)
+        try:
+            points = [
+                (row["epoch"], row["validation_top_1"])
+                for row in history["epochs"]
+                if is_number(row.get("validation_top_1"))
+            ]
+            start = dict(history["start"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{path} was not written by training.train") from None
+        if not points:
+            raise UserError(
+                f"--compare={model_dir}: its history.json holds no validation top-1 to draw"
+            )
+        return cls(os.path.basename(os.path.abspath(model_dir)), start, points)
+
+
+def describe_history(history: dict[str, Any], other: OtherRun | None = None) -> dict[str, Any]:
+    """Learning curves and the table behind them, and another run's validation curve beside."""
     epochs = [row for row in history.get("epochs") or [] if "epoch" in row]
     if not epochs:
         return history | {"missing": history.get("missing") or "history.json names no epoch yet."}
@@ -40,13 +83,13 @@ def describe_history(history: dict[str, Any]) -> dict[str, Any]:
     rates = series(learning_rate=("learning rate", plots.ACCENT, "-"))
     speeds = series(images_per_second=("images a second", plots.ACCENT, "-"))
     start = history.get("start") or {}
-    first = start.get("validation_top_1")
-    mark = (0, first) if is_number(first) else None
+    mark = _start_mark(start)
+    beside = (other.points, _start_mark(other.start)) if other else None
     charts = [
         (
             "Accuracy",
             accuracies,
-            lambda: plots.curves(accuracies, "top-1", start=mark, percent=True),
+            lambda: plots.curves(accuracies, "top-1", start=mark, other=beside, percent=True),
         ),
         ("Loss", losses, lambda: plots.curves(losses, "loss")),
         ("Learning rate", rates, lambda: plots.curves(rates, "learning rate")),
@@ -55,6 +98,7 @@ def describe_history(history: dict[str, Any]) -> dict[str, Any]:
     return history | {
         "epochs": epochs,
         "start": start,
+        "other": other,
         "charts": [
             {
                 "title": title,
@@ -64,12 +108,19 @@ def describe_history(history: dict[str, Any]) -> dict[str, Any]:
                     for name, (_, _, color, style) in lines.items()
                 ],
                 "start": title == "Accuracy" and mark is not None,
+                "other": other if title == "Accuracy" else None,
             }
             for title, lines, draw in charts
             if lines
         ],
         "images_per_second": _median([row.get("images_per_second") for row in epochs]),
     }
+
+
+def _start_mark(start: Mapping[str, Any]) -> tuple[int, float] | None:
+    """Where a run's start is drawn, if its accuracy was measured."""
+    first = start.get("validation_top_1")
+    return (0, first) if is_number(first) else None
 
 
 def describe_evaluation(

@@ -21,8 +21,17 @@ from typing import Any
 from common import command, files
 from common.command import flag
 from common.errors import UsageError, UserError
-from pipeline.experiments import EXPERIMENTS, Experiment, find_experiment
-from pipeline.stages import DEMO, TFDS_NAMES, Stage, plan_stages
+from pipeline.experiments import (
+    DEMO_SCRATCH,
+    EXPERIMENTS,
+    SCRATCH,
+    TF1,
+    Experiment,
+    find_experiment,
+)
+from pipeline.stage import Stage
+from pipeline.stages import DRAWN, TFDS_NAMES, plan_stages
+from preprocessing.demo_photos import DEMO, PRETRAINING
 from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
 
 
@@ -33,24 +42,31 @@ class RunConfig:
     work_dir: str = flag(help="directory that everything is written to")
     dataset: str = flag(
         DEMO,
-        help=f"{DEMO} (drawn photos), {', '.join(TFDS_NAMES)} (through TFDS), or a directory of"
-        " class folders, or of train/ and validation/ with class folders",
+        help=f"{DEMO} or {PRETRAINING} (drawn photos), {', '.join(TFDS_NAMES)} (through TFDS), or a"
+        " directory of class folders, or of train/ and validation/ with class folders",
+    )
+    init: str = flag(
+        "",
+        help=f"where training starts: {TF1} (a small TF1 checkpoint that comes with the demo, of"
+        f" other things), {SCRATCH} (random weights), or the path of a TF1 or TF2 checkpoint; by"
+        f" default {TF1} for the demo, {SCRATCH} for all else",
     )
     experiment: str = flag(
-        "", help=f"recipe: {', '.join(EXPERIMENTS)}; by default {DEMO} for the drawn photos"
+        "",
+        help=f"recipe: {', '.join(EXPERIMENTS)}; by default that of the drawn photos' own name,"
+        f" with --init={SCRATCH} {DEMO_SCRATCH.name}, and small for all else",
     )
     train_flags: str = flag("", help="flags of training.train that change the recipe, in one word")
 
 
 def run_line(config: RunConfig) -> None:
     """Runs every stage that is not finished, from photos to a report."""
-    experiment = find_experiment(
-        config.experiment or ("demo" if config.dataset == DEMO else "small")
-    )
+    experiment = choose_experiment(config)
+    init = config.init or experiment.init
     experiment = _with_changes(experiment, config.train_flags)
-    stages = plan_stages(experiment, config.dataset, config.work_dir)
+    stages = plan_stages(experiment, config.dataset, config.work_dir, init)
     files.require_writable(config.work_dir, "work_dir")
-    _write_commands(stages, config.work_dir)
+    _write_commands(stages)
     logging.info("experiment %s: %s", experiment.name, experiment.expectation)
     start = time.monotonic()
     for number, stage in enumerate(stages, 1):
@@ -75,6 +91,15 @@ def run_line(config: RunConfig) -> None:
     logging.info("report: %s", os.path.abspath(stages[-1].outputs[0]))
 
 
+def choose_experiment(config: RunConfig) -> Experiment:
+    """The recipe that is asked for, or that of the data set and the start."""
+    if config.experiment:
+        return find_experiment(config.experiment)
+    if (config.dataset, config.init) == (DEMO, SCRATCH):
+        return DEMO_SCRATCH
+    return find_experiment(config.dataset if config.dataset in DRAWN else "small")
+
+
 def _with_changes(experiment: Experiment, train_flags: str) -> Experiment:
     if not train_flags:
         return experiment
@@ -88,15 +113,17 @@ def _with_changes(experiment: Experiment, train_flags: str) -> Experiment:
     model, data, optimization, run = command.parse(["", *words, *changes], *kinds)
     if data.data_dir or run.model_dir:
         raise UsageError("--train_flags takes no --data_dir or --model_dir: --work_dir holds both")
+    if run.init_checkpoint:
+        raise UsageError("--train_flags takes no --init_checkpoint: name it by --init")
     return dataclasses.replace(
         experiment, model=model, data=data, optimization=optimization, run=run
     )
 
 
-def _write_commands(stages: list[Stage], work_dir: str) -> None:
-    """Keeps what a person would type for each stage."""
+def _write_commands(stages: list[Stage]) -> None:
+    """Keeps what a person would type for each stage, where the last of them, the report, looks."""
     lines = "".join(f"{stage.command_line}\n" for stage in stages)
-    files.write_text(os.path.join(work_dir, "commands.txt"), lines)
+    files.write_text(stages[-1].configs[0].commands, lines)
 
 
 def _what_is_asked(stage: Stage) -> dict[str, Any]:

@@ -1,31 +1,24 @@
-"""The stages of a run as data: what each reads, what it writes, and its settings.
-
-A stage hands over files with a manifest, never objects in memory, so that each can be run by its
-command alone, by `pipeline.run`, or by a scheduler on another machine.
-"""
+"""The stages of a run, from photos to a report."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
-import shlex
-from collections.abc import Callable
-from typing import Any
 
-from common.command import to_flags
 from common.errors import UserError
 from pipeline.evaluate import EvaluateConfig
-from pipeline.experiments import Experiment
+from pipeline.experiments import SCRATCH, TF1, Experiment
 from pipeline.export import ExportConfig
 from pipeline.report import ReportConfig
+from pipeline.stage import Stage
+from pipeline.start import choose_start
 from preprocessing.build_dataset import BuildConfig
-from preprocessing.demo_photos import DemoConfig
+from preprocessing.demo_photos import DEMO, PRETRAINING, DemoConfig
 from preprocessing.fetch_tfds import FetchConfig
 from preprocessing.verify import VerifyConfig
 
 TRAIN, VALIDATION = "train", "validation"
-DEMO = "demo"
+DRAWN = (DEMO, PRETRAINING)
 
 # Sizes of Imagenette's photos differ; the small ones download quickly and are larger than the
 # input of any small model.
@@ -33,41 +26,6 @@ TFDS_NAMES = {"imagenette": "imagenette/320px-v2"}
 
 _VALIDATION_FOLDERS = ("validation", "val", "test")
 _HOLDOUT_FRACTION = 0.2  # of a single tree of class folders
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One step of the line.
-
-    Attributes:
-        name: what people call it.
-        command: module and function, 'package.module:function'.
-        configs: the function's arguments.
-        inputs: files whose content decides whether the stage is current.
-        outputs: the manifests that the stage writes last.
-        owns: all that it writes, as patterns below the run's directory; moved aside before it
-            runs under other settings.
-        folders: directories of photos that it reads, which are too large to be hashed.
-    """
-
-    name: str
-    command: str
-    configs: tuple[Any, ...]
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    owns: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-
-    @property
-    def command_line(self) -> str:
-        """What to type to run the stage alone."""
-        module = self.command.split(":")[0]
-        words = (word for config in self.configs for word in to_flags(config))
-        return shlex.join(["python", "-m", module, *words])
-
-    def function(self) -> Callable[..., None]:
-        module, name = self.command.split(":")
-        return getattr(importlib.import_module(module), name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +46,18 @@ class Photos:
 
 
 def choose_photos(dataset: str, work_dir: str) -> Photos:
-    """What --dataset means: 'demo', a TFDS name, or a directory.
+    """What --dataset means: drawn things, a TFDS name, or a directory.
 
     Raises:
         UserError: it is none of these.
     """
     drawn = os.path.join(work_dir, "photos")
     folders = {TRAIN: os.path.join(drawn, "train"), VALIDATION: os.path.join(drawn, "validation")}
-    if dataset == DEMO:
+    if dataset in DRAWN:
         stage = Stage(
             name="draw photos",
             command="preprocessing.demo_photos:draw_photos",
-            configs=(DemoConfig(output_dir=drawn),),
+            configs=(DemoConfig(output_dir=drawn, things=dataset),),
             outputs=(os.path.join(drawn, "demo.json"),),
             owns=("photos",),
         )
@@ -116,7 +74,7 @@ def choose_photos(dataset: str, work_dir: str) -> Photos:
     if not os.path.isdir(dataset):
         raise UserError(
             f"--dataset={dataset} is no directory: give one of class folders, or one of"
-            f" {', '.join([DEMO, *TFDS_NAMES])}"
+            f" {', '.join([*DRAWN, *TFDS_NAMES])}"
         )
     train = os.path.join(dataset, "train")
     for name in _VALIDATION_FOLDERS:
@@ -126,18 +84,29 @@ def choose_photos(dataset: str, work_dir: str) -> Photos:
     return Photos(None, {TRAIN: dataset, VALIDATION: dataset}, _HOLDOUT_FRACTION)
 
 
-def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Stage]:
-    """All stages of a run in `work_dir`, in order."""
+def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) -> list[Stage]:
+    """All stages of a run in `work_dir`, in order.
 
-    def at(*names: str) -> str:
-        return os.path.join(work_dir, *names)
+    The demo can be trained both ways in one directory: what is trained from scratch there has
+    names of its own, and each report draws the other way's curve too, once it is there.
+    """
+    way, other = ("-scratch", "") if (dataset, init) == (DEMO, SCRATCH) else ("", "-scratch")
+
+    def at(name: str) -> str:
+        return os.path.join(work_dir, name)
 
     photos = choose_photos(dataset, work_dir)
-    data_dir, model_dir, export_dir = at("data"), at("model"), at("export")
-    manifests = {split: at("data", split, "manifest.json") for split in (TRAIN, VALIDATION)}
-    evaluation, report = at("evaluation.json"), at("report.html")
-    trained = (at("model", "model.json"), at("model", "history.json"))
-    exported = at("export", "export.json")
+    start = choose_start(init, experiment, work_dir)
+    data_dir, model_dir, export_dir = at("data"), at(f"model{way}"), at(f"export{way}")
+    manifests = {
+        split: os.path.join(data_dir, split, "manifest.json") for split in (TRAIN, VALIDATION)
+    }
+    evaluation, report = at(f"evaluation{way}.json"), at(f"report{way}.html")
+    commands = at(f"commands{way}.txt")
+    trained = tuple(os.path.join(model_dir, name) for name in ("model.json", "history.json"))
+    exported = os.path.join(export_dir, "export.json")
+    compared = os.path.join(at(f"model{other}"), "history.json")
+    compare = dataset == DEMO and os.path.exists(compared)
     preprocess = [
         Stage(
             name=f"preprocess {split}",
@@ -171,8 +140,9 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Sta
         *([photos.stage] if photos.stage else []),
         *preprocess,
         *verify,
+        *start.stages,
         Stage(
-            name="train",
+            name=f"train{way}",
             command="training.train:train",
             configs=(
                 experiment.model,
@@ -182,14 +152,20 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Sta
                     dataset_name=os.path.basename(os.path.normpath(dataset)),
                 ),
                 experiment.optimization,
-                dataclasses.replace(experiment.run, model_dir=model_dir),
+                dataclasses.replace(
+                    experiment.run,
+                    model_dir=model_dir,
+                    init_checkpoint=start.checkpoint,
+                    # What the demo's weights tell apart is in no other data set.
+                    init_logits="drop" if init == TF1 else experiment.run.init_logits,
+                ),
             ),
-            inputs=tuple(manifests.values()),
+            inputs=(*manifests.values(), *start.inputs),
             outputs=trained,
-            owns=("model",),
+            owns=(f"model{way}",),
         ),
         Stage(
-            name="evaluate",
+            name=f"evaluate{way}",
             command="pipeline.evaluate:evaluate",
             configs=(
                 EvaluateConfig(checkpoint_path=model_dir, data_dir=data_dir, output=evaluation),
@@ -198,7 +174,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Sta
             outputs=(evaluation,),
         ),
         Stage(
-            name="export",
+            name=f"export{way}",
             command="pipeline.export:export",
             configs=(
                 ExportConfig(
@@ -210,10 +186,10 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Sta
             ),
             inputs=(manifests[VALIDATION], *trained, evaluation),
             outputs=(exported,),
-            owns=("export",),
+            owns=(f"export{way}",),
         ),
         Stage(
-            name="report",
+            name=f"report{way}",
             command="pipeline.report:write_report",
             configs=(
                 ReportConfig(
@@ -223,10 +199,14 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str) -> list[Sta
                     evaluation=evaluation,
                     export_dir=export_dir,
                     class_names=photos.class_names,
-                    commands=at("commands.txt"),
+                    commands=commands,
+                    compare=os.path.dirname(compared) if compare else "",
                 ),
             ),
-            inputs=(*manifests.values(), *trained, evaluation, exported, at("commands.txt")),
+            inputs=(
+                *(*manifests.values(), *trained, evaluation, exported, commands),
+                *([compared] if compare else []),
+            ),
             outputs=(report,),
         ),
     ]

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("loaders", "pipeline", "preprocessing", "training")
+PACKAGES = ("benchmarks", "loaders", "pipeline", "preprocessing", "training")
 
 # Runs a module as `python -m` does, and tells afterwards what that cost.
 RUNNER = """
@@ -69,6 +69,7 @@ def flags_of(module: str) -> set[str]:
 
 def test_the_commands_are_found():
     assert {
+        "benchmarks.model_loading",
         "loaders.convert",
         "pipeline.evaluate",
         "pipeline.export",
@@ -141,6 +142,7 @@ def test_every_command_in_the_makefile_exists_with_its_flags(makefile):
             check=True,
             timeout=30,
         )
+        given = []
         for line in process.stdout.replace("\\\n", " ").splitlines():
             words = shlex.split(line)
             if "-m" not in words or words[words.index("-m") + 1].split(".")[0] not in PACKAGES:
@@ -148,7 +150,29 @@ def test_every_command_in_the_makefile_exists_with_its_flags(makefile):
             module, *flags = words[words.index("-m") + 1 :]
             found.add(module)
             assert module in COMMANDS
-            assert flags[-1] == "--extra"
-            used = {word[2:].split("=")[0] for word in flags[:-1]}
+            given.append("--extra" in flags)
+            used = {word[2:].split("=")[0] for word in flags} - {"extra"}
             assert used <= flags_of(module), (target, used - flags_of(module))
+        # Of several commands, the first takes the flags.
+        assert not given or given == [True, *[False] * (len(given) - 1)]
     assert {"pipeline.run", "training.train", "pipeline.evaluate"} <= found
+
+
+def test_make_run_says_where_training_starts_if_it_is_told():
+    for words, flags in (
+        ([], ["--dataset=demo", "--work_dir=runs/demo"]),
+        (["INIT=scratch"], ["--dataset=demo", "--work_dir=runs/demo", "--init=scratch"]),
+        (
+            ["INIT=a/ckpt", "DATASET=a/photos"],
+            ["--dataset=a/photos", "--work_dir=runs/photos", "--init=a/ckpt"],
+        ),
+    ):
+        process = subprocess.run(
+            ["make", "--dry-run", "run", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert shlex.split(process.stdout.splitlines()[-1])[3:] == flags

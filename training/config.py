@@ -10,7 +10,7 @@ from typing import Any
 
 from common.command import flag
 from common.errors import UsageError
-from training.models.archs import MobileNetConfig, make_config, model_names
+from training.models.configs import MobileNetConfig, make_config, model_names
 
 OPTIMIZERS = ("rmsprop", "momentum", "sgd")
 SCHEDULES = ("exponential", "cosine", "constant")
@@ -32,10 +32,14 @@ class ModelFlags:
     batch_norm_decay: float | None = flag(
         None, help="decay of the moving mean and variance; the model's own by default"
     )
-    std_weight_decay: float = flag(
-        4e-5, help="L2 factor w of the loss w / 2 * sum(kernel^2), on ordinary convolutions only"
+    std_weight_decay: float | None = flag(
+        None,
+        help="L2 factor w of the loss w / 2 * sum(kernel^2), on ordinary convolutions only; the"
+        " model's own by default",
     )
-    truncated_normal_stddev: float = flag(0.09, help="spread of the initial kernels")
+    truncated_normal_stddev: float | None = flag(
+        None, help="spread of the initial kernels; the model's own by default"
+    )
 
     def config(self, num_classes: int) -> MobileNetConfig:
         """The model's configuration, with logits as output."""
@@ -123,6 +127,12 @@ class RunFlags:
     init_weights: str = flag(
         "averages", help="which of its weights to start from", choices=("averages", "raw")
     )
+    init_logits: str = flag(
+        "auto",
+        help="its logits: auto keeps them where their number fits and its class list, if it names"
+        " one, is the data's; TF1 checkpoints name none",
+        choices=("auto", "keep", "drop"),
+    )
     seed: int = flag(0, help="seed of initial weights, order and augmentation")
     checkpoint_every_steps: int = flag(500, help="steps between checkpoints, besides epoch ends")
     keep_checkpoints: int = flag(3, help="newest checkpoints that are kept")
@@ -157,5 +167,6 @@ def settings_that_matter(settings: dict[str, Any]) -> dict[str, Any]:
         "run.seed": settings["run"]["seed"],
         "run.init_checkpoint": settings["run"]["init_checkpoint"],
         "run.init_weights": settings["run"]["init_weights"],
+        "run.init_logits": settings["run"]["init_logits"],
         "data_manifest_sha256": settings["data_manifest_sha256"],
     }

@@ -16,7 +16,6 @@ from typing import Any
 from common import files
 from common.command import run
 from common.errors import UserError
-from common.labels import LabelNumbering
 from training.config import (
     DataFlags,
     ModelFlags,
@@ -41,6 +40,7 @@ def train(
     from training import runtime
 
     runtime.start()
+    from training.initial import choose_labels, open_initial
     from training.input_pipeline import TrainingInput
     from training.models import ModelRecord
     from training.shard_errors import named_shard_errors
@@ -48,8 +48,8 @@ def train(
     from training.state import TrainState
     from training.trainer import Trainer
 
-    initial = _open_initial(model_flags, data, run_flags, manifest.classes)
-    num_outputs, labels = _choose_labels(model_flags, manifest.classes, initial)
+    initial = open_initial(model_flags, data, run_flags, manifest.classes)
+    num_outputs, labels = choose_labels(model_flags, manifest.classes, initial)
     record = ModelRecord(
         config=model_flags.config(num_outputs),
         labels=labels,
@@ -83,7 +83,7 @@ def train(
     _check_unchanged(run_flags, settings)
     start_from = "random initial weights"
     if initial:
-        start_from = _load_initial(state, initial)
+        start_from = initial.load(state)
     files.write_json(os.path.join(run_flags.model_dir, CONFIG), settings)
     record.write(run_flags.model_dir)
     logging.info(
@@ -108,24 +108,6 @@ def train(
         trainer.run()
 
 
-def _open_initial(model_flags: ModelFlags, data: DataFlags, run_flags: RunFlags, classes):
-    """The checkpoint to start from, or None."""
-    if not run_flags.init_checkpoint:
-        return None
-    # The one import upward: training may start from a TF1 checkpoint directly.
-    from loaders.open import ModelRequest, open_checkpoint
-
-    request = ModelRequest(model_flags.model_name, model_flags.width_multiplier)
-    initial = open_checkpoint(run_flags.init_checkpoint, request, run_flags.init_weights)
-    if initial.record.input_range != data.input_range:
-        raise UserError(
-            f"{initial.path} expects pixels in {_range(initial.record.input_range)}, but they would"
-            f" be fed in {_range(data.input_range)}: pass"
-            f" --input_range={','.join(f'{v:g}' for v in initial.record.input_range)}"
-        )
-    return initial
-
-
 def _require_same_classes(data: DataFlags, train, validation) -> None:
     """Makes sure that a class index means the same in both splits.
 
@@ -142,42 +124,6 @@ def _require_same_classes(data: DataFlags, train, validation) -> None:
         f" class lists ({len(train)} and {len(validation)} classes; {different[0]!r} is not in"
         " both, or at another place): build both with the same --classes=FILE"
     )
-
-
-def _choose_labels(model_flags: ModelFlags, classes, initial) -> tuple[int, LabelNumbering]:
-    """Logits of the model and their numbering.
-
-    Asked for by --num_classes; else those of the initial weights if they fit the data, with or
-    without a background class; else one for each class of the data.
-    """
-    num_outputs = model_flags.num_classes
-    if num_outputs is None:
-        num_outputs = len(classes)
-        if initial and initial.record.config.num_classes - len(classes) in (0, 1):
-            num_outputs = initial.record.config.num_classes
-    return num_outputs, LabelNumbering.of_outputs(num_outputs, len(classes), "the data set")
-
-
-def _load_initial(state, initial) -> str:
-    """Loads the initial weights, all but logits of another number; says what was done."""
-    from training.models.mobilenet import LOGITS
-
-    ours = {name: tuple(variable.shape) for name, variable in state.variables.items()}
-    values = initial.values
-    different = sorted(name for name in values if values[name].shape != ours.get(name))
-    if any(not name.startswith(LOGITS) for name in different):
-        raise UserError(
-            f"{initial.path} has {different[0]} of shape {values[different[0]].shape}, but the"
-            f" model needs {ours.get(different[0])}: the architectures differ"
-        )
-    state.load_weights({name: value for name, value in values.items() if name not in different})
-    text = f"{initial.path} ({initial.weights} weights)"
-    if different:
-        text += (
-            f", all but the logits: it has {initial.record.config.num_classes} outputs, the model"
-            f" {ours[f'{LOGITS}.bias'][0]}"
-        )
-    return text
 
 
 def _check_unchanged(run_flags: RunFlags, settings: dict[str, Any]) -> None:
@@ -202,10 +148,6 @@ def _check_unchanged(run_flags: RunFlags, settings: dict[str, Any]) -> None:
             f"{run_flags.model_dir} holds a run with other settings ({'; '.join(changed)}): give"
             " another --model_dir, or pass --allow_changes"
         )
-
-
-def _range(values: tuple[float, ...]) -> str:
-    return f"[{values[0]:g}, {values[1]:g}]"
 
 
 if __name__ == "__main__":

@@ -91,6 +91,25 @@ def test_real_weights_are_right_on_the_photos_that_tf1_is_right_on(
             assert np.flatnonzero(row).tolist() == [int(photo["top1"])], photo["path"]
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "top_1", "top_5"),
+    [
+        ("dq_mobilenet_v2_1.0_224", "averages", 424, 488),
+        ("dq_mobilenet_v2_1.0_224", "raw", 197, 343),
+        ("dq_mobilenet_v3_small_1.0_224", "averages", 363, 461),
+        ("dq_mobilenet_edgetpu_0.75_224", "averages", 419, 484),
+    ],
+)
+def test_real_weights_of_other_families_need_no_name(
+    reference_data, real_data, evaluated, name, weights, top_1, top_5
+):
+    path = reference_data / "tf1_checkpoints" / name
+    value = evaluated(data_dir=real_data, checkpoint_path=path, weights=weights)
+    assert value["num_examples"] == 500
+    assert abs(value["num_correct_top_1"] - top_1) <= 1
+    assert abs(value["num_correct_top_5"] - top_5) <= 4
+
+
 def test_mistakes_are_the_most_confident_ones_of_the_tf1_graph(
     reference_data, real_data, evaluated
 ):

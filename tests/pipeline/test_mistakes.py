@@ -5,7 +5,10 @@ import pathlib
 import re
 import shutil
 
+import numpy as np
 import pytest
+
+from loaders.tf1_writer import write_tf1_checkpoint
 
 from .conftest import CLASSES, TINY, Outcome, contents, draw_folders, start
 
@@ -169,17 +172,11 @@ def test_an_unknown_flag_and_a_missing_one_are_usage_errors(command, name, flags
     require_one_line(command(name, **others), USAGE, f"--{required} is required")
 
 
-def test_a_tf1_checkpoint_without_an_architecture_asks_for_it(
-    command, reference_data, real_data, tmp_path
-):
-    flags = {
-        "checkpoint_path": reference_data / "tf1_checkpoints" / "mobilenet_v1_0.25_128",
-        "data_dir": real_data,
-    }
-    require_one_line(command("evaluate", **flags), USAGE, "--model_name")
-    require_one_line(
-        command("export", export_dir=tmp_path / "export", **flags), USAGE, "--model_name"
-    )
+def test_a_checkpoint_of_no_mobilenet_is_refused_with_what_it_is(command, data_dir, tmp_path):
+    write_tf1_checkpoint(str(tmp_path), {"ResnetV1/conv1/weights": np.zeros([3, 3], np.float32)}, 0)
+    flags = {"checkpoint_path": tmp_path / "model.ckpt-0", "data_dir": data_dir}
+    require_one_line(command("evaluate", **flags), FAILED, "ResnetV1")
+    require_one_line(command("export", export_dir=tmp_path / "export", **flags), FAILED, "ResnetV1")
     assert not (tmp_path / "export").exists()
 
 

@@ -420,3 +420,36 @@ def test_curves_leave_out_what_an_epoch_did_not_measure():
     charts = describe_history({"epochs": rows})["charts"]
     assert [chart["title"] for chart in charts] == ["Accuracy", "Loss"]
     assert [item["name"] for item in charts[0]["legend"]] == ["training"]
+
+
+def test_another_runs_curve_is_drawn_beside_with_its_start(tmp_path, run):
+    other = tmp_path / "model-<b>other"
+    other.mkdir()
+    rows = [{"epoch": epoch, "validation_top_1": epoch / 10} for epoch in (1, 2, 5)]
+    history = {"start": {"from": "a <zebra>", "validation_top_1": 0.07}, "epochs": rows}
+    (other / "history.json").write_text(json.dumps(history))
+    alone, both = report_of(tmp_path, **run), report_of(tmp_path, compare=str(other), **run)
+    assert "a &lt;zebra&gt;" in both and "zebra" not in alone and "<zebra>" not in both
+    told = " ".join(both.split())
+    assert "top-1 7.0 % before the first step: 10.0 % after epoch 1" in told
+    assert "50.0 % after epoch 5" in told
+    # One more line of three points.
+    lines = [set(re.findall(r'<path d="([^"]*)"', text)) for text in (alone, both)]
+    thin = [d for d in lines[1] - lines[0] if d.count("L") == 2 and d.count("M") == 1]
+    assert len(thin) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "history.json does not exist"),
+        ("[]", "was not written by training.train"),
+        ('{"start": {}, "epochs": [{"epoch": 1}]}', "holds no validation top-1"),
+    ],
+)
+def test_a_run_that_cannot_be_compared_is_named(tmp_path, run, content, told):
+    if content:
+        (tmp_path / "history.json").write_text(content)
+    with pytest.raises(UserError, match=told) as error:
+        report_of(tmp_path, compare=str(tmp_path), **run)
+    assert str(tmp_path) in str(error.value)

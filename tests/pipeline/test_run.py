@@ -98,7 +98,7 @@ def test_a_run_leaves_what_each_stage_promises(place):
 def test_the_commands_that_are_written_down_are_those_that_ran(place):
     lines = (place / "work" / "commands.txt").read_text().splitlines()
     experiment = SMALL
-    stages = plan_stages(experiment, str(place / "photos"), str(place / "work"))
+    stages = plan_stages(experiment, str(place / "photos"), str(place / "work"), "scratch")
     assert len(lines) == len(stages)
     for line, stage in zip(lines, stages, strict=True):
         python, dash, module, *words = shlex.split(line)

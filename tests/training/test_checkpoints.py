@@ -216,25 +216,22 @@ def test_weights_come_back_by_name_from_a_file_of_weights(tmp_path):
         "Logits.Conv2d_1c_1x1.bias": np.float32([3]),
     }
     averages = {name: value + 0.5 for name, value in raw.items()}
-    both = write_weights(str(tmp_path / "both"), raw, averages)
+    both = write_weights(str(tmp_path / "both"), raw, averages, 7)
     alone = write_weights(str(tmp_path / "raw"), raw)
-    for prefix, which, expected, chosen in (
-        (both, "averages", averages, "averages"),
-        (both, "raw", raw, "raw"),
-        (alone, "averages", raw, "raw"),
-    ):
-        values, kind = read_weights(prefix, which)
-        assert kind == chosen
-        assert values.keys() == expected.keys()
-        assert all(np.array_equal(values[name], expected[name]) for name in expected)
+    for prefix, expected_averages, expected_step in ((both, averages, 7), (alone, {}, 0)):
+        *groups, step = read_weights(prefix)
+        assert step == expected_step
+        for values, expected in zip(groups, (raw, expected_averages), strict=True):
+            assert values.keys() == expected.keys()
+            assert all(np.array_equal(values[name], expected[name]) for name in expected)
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     prefix = tf.train.Checkpoint(net=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
     with pytest.raises(UserError, match="holds no weights under 'model/'"):
-        read_weights(prefix, "raw")
+        read_weights(prefix)
     with pytest.raises(UserError, match="cannot be read"):
-        read_weights(str(tmp_path / "none"), "raw")
+        read_weights(str(tmp_path / "none"))
 
 
 def test_a_copied_directory_of_checkpoints_works_in_its_new_place(directory, tmp_path_factory):

@@ -1,0 +1,1 @@
+"""Comparisons with other software: both sides in one run, in turns."""
