@@ -108,6 +108,7 @@ def gather(config: ReportConfig) -> dict[str, Any]:
         "evaluation": sections.describe_evaluation(evaluation, data, names),
         "export": export,
         "trained_on": data.same_as(run.get("data_manifest_sha256"), "train"),
+        "zoo": sections.zoo_picture(),
         "versions": sections.versions_of(run, export),
         "commands": _lines(config.commands, "commands"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
 import os
@@ -188,6 +189,14 @@ def accuracy_interval(correct: int | None, count: int) -> tuple[float, float] | 
     center = (share + z * z / (2 * count)) / shrink
     reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / shrink
     return max(0.0, center - reach), min(1.0, center + reach)
+
+
+def zoo_picture() -> str:
+    """The released models' accuracy over cost, as a data URI; see `loaders.zoo_plot`."""
+    from loaders.zoo import load_zoo
+    from loaders.zoo_plot import draw
+
+    return "data:image/svg+xml;base64," + base64.b64encode(draw(load_zoo(), "svg")).decode()
 
 
 def model_title(model: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from common.errors import UsageError, UserError
 from common.labels import LabelNumbering
+from loaders.zoo import load_zoo
+from loaders.zoo_plot import draw
 from pipeline.report import ReportConfig, write_report
 from pipeline.report_sections import accuracy_interval, confused_pairs, describe_history
 from preprocessing import examples, manifest, tfrecord
@@ -200,9 +202,16 @@ def test_the_page_fetches_nothing_and_runs_nothing(page):
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "href", "xlink:href"):
-                assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, name, value)
+                inside = ("data:image/jpeg;base64,", "data:image/svg+xml;base64,", "#")
+                assert value.startswith(inside), (tag, name, value)
             if name not in ("alt", "title"):
                 assert "://" not in (value or ""), (tag, name, value)
+    (drawing,) = (
+        base64.b64decode(attributes["src"].partition(",")[2])
+        for tag, attributes in page.elements
+        if tag == "img" and attributes["src"].startswith("data:image/svg")
+    )
+    assert drawing == draw(load_zoo(), "svg") and b"<script" not in drawing
     assert "--paper:" in page.text  # The style sheet is a part of the text.
     assert "@import" not in page.text
     assert "url(" not in page.text
