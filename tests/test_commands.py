@@ -134,16 +134,9 @@ def make_output(*words: str) -> str:
 def test_every_command_in_the_makefile_exists_with_its_flags(makefile):
     found = set()
     for target in targets(makefile):
-        process = subprocess.run(
-            ["make", "--dry-run", target, "FLAGS=--extra"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
+        shown = make_output("--dry-run", target, "FLAGS=--extra")
         given = []
-        for line in process.stdout.replace("\\\n", " ").splitlines():
+        for line in shown.replace("\\\n", " ").splitlines():
             words = shlex.split(line)
             if "-m" not in words or words[words.index("-m") + 1].split(".")[0] not in PACKAGES:
                 continue
@@ -167,12 +160,5 @@ def test_make_run_says_where_training_starts_if_it_is_told():
             ["--dataset=a/photos", "--work_dir=runs/photos", "--init=a/ckpt"],
         ),
     ):
-        process = subprocess.run(
-            ["make", "--dry-run", "run", *words],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-        assert shlex.split(process.stdout.splitlines()[-1])[3:] == flags
+        shown = make_output("--dry-run", "run", *words)
+        assert shlex.split(shown.splitlines()[-1])[3:] == flags
