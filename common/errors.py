@@ -5,6 +5,11 @@ as one line (see `common.command`); anything else that escapes is a bug and keep
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class UserError(Exception):
     """A run cannot go on because of something outside the program: exit code 1."""
 

@@ -105,8 +105,8 @@ def load_mobilenet_edgetpu(
 def load(
     checkpoint_path: str,
     config: MobileNetConfig,
-    weights: str = "averages",
-    kinds: tuple[type[MobileNetConfig], ...] = (MobileNetConfig,),
+    weights: str,
+    kinds: tuple[type[MobileNetConfig], ...],
 ) -> keras.Model:
     """Builds the model that `config` describes and fills it from a TF1 checkpoint.
 
@@ -120,7 +120,7 @@ def load(
     Raises:
         UserError: the checkpoint cannot be read, or does not fit the configuration exactly.
     """
-    if type(config) not in kinds and kinds != (MobileNetConfig,):
+    if type(config) not in kinds:
         raise UsageError(
             f"this loader needs a {' or '.join(kind.__name__ for kind in kinds)}, not"
             f" {type(config).__name__}"
@@ -128,10 +128,27 @@ def load(
     checkpoint = Tf1Checkpoint(checkpoint_path)
     model = build_model(config)
     stored = read_weights(checkpoint, model, config)
-    values = stored.choose(weights)
-    for name, variable in weights_of(model).items():
-        variable.assign(values[name])
+    fill(model, stored.choose(weights), checkpoint.path)
     return model
+
+
+def fill(model: keras.Model, values: dict[str, np.ndarray], what: str) -> None:
+    """Assigns all weights of `model` by name.
+
+    Raises:
+        UserError: names or shapes differ; nothing is assigned then.
+    """
+    variables = weights_of(model)
+    if missing := sorted(set(variables) - set(values)):
+        raise UserError(f"checkpoint {what} has no weight {missing[0]}, which the model needs")
+    for name, variable in variables.items():
+        if tuple(variable.shape) != values[name].shape:
+            raise UserError(
+                f"checkpoint {what} has {name} of shape {values[name].shape}, but the model needs"
+                f" {tuple(variable.shape)}"
+            )
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
 def read_weights(

@@ -10,16 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.errors import UsageError, UserError
+from common.errors import UsageError, UserError, first_line
 from common.labels import LabelNumbering
-from loaders.loaders import WEIGHT_SETS, StoredWeights
+from loaders.loaders import WEIGHT_SETS, StoredWeights, fill
 from loaders.loaders import read_weights as read_tf1_weights
 from loaders.tf1_checkpoint import Tf1Checkpoint, find_prefix
 from training.checkpoints import DIRECTORY, list_checkpoints
 from training.checkpoints import read_weights as read_tf2_weights
 from training.models import ModelRecord, build_model, make_config
 from training.models.configs import MobileNetConfig
-from training.models.mobilenet import weights_of
 from training.models.record import FILE_NAME as RECORD
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # only checkpoints of TF2 hold it
@@ -98,25 +97,6 @@ def open_checkpoint(
     return _open_tf1(prefix, request, weights, classes)
 
 
-def fill(model: keras.Model, values: dict[str, np.ndarray], what: str) -> None:
-    """Assigns all weights of `model` by name.
-
-    Raises:
-        UserError: names or shapes differ; nothing is assigned then.
-    """
-    variables = weights_of(model)
-    if missing := sorted(set(variables) - set(values)):
-        raise UserError(f"checkpoint {what} has no weight {missing[0]}, which the model needs")
-    for name, variable in variables.items():
-        if tuple(variable.shape) != values[name].shape:
-            raise UserError(
-                f"checkpoint {what} has {name} of shape {values[name].shape}, but the model needs"
-                f" {tuple(variable.shape)}"
-            )
-    for name, variable in variables.items():
-        variable.assign(values[name])
-
-
 def _find_newest(path: str) -> str:
     """The prefix that `path` names; of a run's checkpoints the newest."""
     for directory in (path, os.path.join(path, DIRECTORY), os.path.join(path, "checkpoint")):
@@ -129,8 +109,7 @@ def _is_tf2(prefix: str) -> bool:
     try:
         return _OBJECT_GRAPH in dict(tf.train.list_variables(prefix))
     except Exception as error:  # TensorFlow raises many kinds for a damaged file
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{prefix} cannot be read as a checkpoint: {reason}") from None
+        raise UserError(f"{prefix} cannot be read as a checkpoint: {first_line(error)}") from None
 
 
 def _open_tf2(prefix, request, weights, classes) -> OpenCheckpoint:

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from loaders.identify import Identity, identify
 
 _GLOBAL_STEP = "global_step"
@@ -35,7 +35,9 @@ class Tf1Checkpoint:
             self._reader = tf.train.load_checkpoint(self.path)
             shapes = self._reader.get_variable_to_shape_map()
         except Exception as error:  # TensorFlow raises many kinds for a damaged file
-            raise UserError(f"{self.path} cannot be read as a checkpoint: {_line(error)}") from None
+            raise UserError(
+                f"{self.path} cannot be read as a checkpoint: {first_line(error)}"
+            ) from None
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
 
     def read(self, name: str) -> np.ndarray:
@@ -56,7 +58,7 @@ class Tf1Checkpoint:
             return np.asarray(self._reader.get_tensor(name))
         except Exception as error:
             raise UserError(
-                f"{self.path} is damaged: {name} cannot be read: {_line(error)}"
+                f"{self.path} is damaged: {name} cannot be read: {first_line(error)}"
             ) from None
 
     def step(self) -> int:
@@ -102,7 +104,3 @@ def find_prefix(path: str) -> str:
         found = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"
         raise UserError(f"{path} holds {found}: name one by its path without '.index'")
     raise UserError(f"there is no checkpoint {path}: {path}.index does not exist")
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

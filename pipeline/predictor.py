@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from common.errors import UsageError, UserError
+from common.errors import UsageError, UserError, first_line
 from loaders.open import ModelRequest, check_classes, open_checkpoint
 from training.models import ModelRecord
 from training.models.record import FILE_NAME as RECORD
@@ -71,7 +71,7 @@ def _open_saved_model(path: str, request: ModelRequest, classes: Sequence[str]) 
     try:
         serve = tf.saved_model.load(path).signatures["serving_default"]
     except Exception as error:  # TensorFlow raises many kinds for a damaged file
-        raise UserError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from None
 
     def predict(images: tf.Tensor) -> tf.Tensor:
         return serve(images=images)["logits"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 
 DIRECTORY = "checkpoints"  # of a run, below its --model_dir
 
@@ -66,7 +66,7 @@ class CheckpointStore:
                 logging.warning(
                     "checkpoint %s cannot be restored and is passed over: %s",
                     prefix,
-                    str(error).splitlines()[0],
+                    first_line(error),
                 )
         if prefixes:
             raise UserError(
@@ -139,9 +139,7 @@ def read_weights(
             ):
                 groups[group][_unescaped(name[: -len(_VALUE)])] = reader.get_tensor(key)
     except Exception as error:  # TensorFlow raises many kinds for a damaged file
-        raise UserError(
-            f"checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
-        ) from None
+        raise UserError(f"checkpoint {prefix} cannot be read: {first_line(error)}") from None
     if not groups["model"]:
         raise UserError(
             f"{prefix} holds no weights under 'model/': it was not written by this project"

@@ -170,7 +170,7 @@ def _read_window(
     payloads = shards.read(window.shard, window.first, window.count)
     records = np.empty(len(order), dtype=object)
     records[:] = [payloads[i] for i in order]
-    return order + shards.first_example(window.shard) + window.first, records
+    return order + shards.first_examples[window.shard] + window.first, records
 
 
 def _key(seed: int, purpose: int, *words: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import os
 
 import numpy as np
@@ -50,14 +52,15 @@ class Shards:
     def num_examples(self) -> int:
         return self.manifest.num_examples
 
-    @property
+    @functools.cached_property
     def sizes(self) -> list[int]:
         """Records in each file."""
         return [len(bounds) - 1 for bounds in self.bounds]
 
-    def first_example(self, shard: int) -> int:
-        """Number of the first example of a file, counted through all files."""
-        return sum(self.sizes[:shard])
+    @functools.cached_property
+    def first_examples(self) -> list[int]:
+        """Number of each file's first example, counted through all files."""
+        return [0, *itertools.accumulate(self.sizes)]
 
     def read(self, shard: int, first: int, count: int) -> list[bytes]:
         """Payloads of `count` consecutive records, read at once and checked.

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from common.errors import UsageError, UserError
 from loaders import load_mobilenet_v1
-from loaders.loaders import read_weights
-from loaders.open import ModelRequest, fill, open_checkpoint
+from loaders.loaders import fill, read_weights
+from loaders.open import ModelRequest, open_checkpoint
 from loaders.tf1_checkpoint import Tf1Checkpoint, find_prefix
 from tests.loaders.conftest import TF1_CHECKPOINT
 from training.models import MobileNetV1Config, build_model
