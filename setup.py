@@ -21,12 +21,13 @@ setuptools.setup(
     ),
     package_data={
         "loaders": ["*.csv"],
+        "preprocessing": ["*.tsv", "exploration/templates/*"],
         "pipeline": ["templates/*", "demo_weights/*", "demo_weights/*/*"],
     },
     install_requires=[
         "absl-py>=2.1",
         "apache-beam>=2.65,<3",
-        "google-cloud-storage>=2.19,<4",
+        "google-cloud-storage>=3,<4",
         "google-crc32c>=1.6",
         "importlib-resources>=6",  # TFDS imports it and does not say so
         "jinja2>=3.1",
@@ -37,6 +38,7 @@ setuptools.setup(
         "pyarrow>=16",
         "requests>=2.32",
         "rich>=13",
+        "simplejpeg>=1.8,<2",
         "tensorboard>=2.19,<3",
         "tensorflow>=2.19,<3",
         "tensorflow-datasets>=4.9.8,<5",
@@ -44,7 +46,7 @@ setuptools.setup(
         "urllib3>=2.2",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.12", "uv>=0.8"],
+        "dev": ["gcp-storage-emulator>=2026.7", "pytest>=8", "ruff>=0.12", "uv>=0.8"],
         "gcp": ["apache-beam[gcp]>=2.65,<3", "google-auth-httplib2>=0.2"],
         "gpu": ["tensorflow[and-cuda]>=2.19,<3"],
         "tpu": ["libtpu>=0.0.10"],

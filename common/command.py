@@ -10,6 +10,8 @@ A command declares its settings as frozen dataclasses whose fields carry their h
     if __name__ == "__main__":
         run(build_dataset, BuildConfig)
 
+A command that hands options on to another program takes them behind a bare `--`; see `run`.
+
 Exit codes: 0 done, 1 the run failed, 2 the command line is wrong. A `UserError` is one line on
 standard error; any other exception is a bug and shows its traceback.
 """
@@ -38,10 +40,23 @@ def flag(default: Any = REQUIRED, *, help: str, choices: Sequence[str] = ()) -> 
     return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices)})
 
 
-def run(main: Callable[..., int | None], *configs: type, argv: Sequence[str] | None = None) -> None:
-    """Parses the command line into `configs`, calls `main` with them and exits."""
+def run(
+    main: Callable[..., int | None],
+    *configs: type,
+    argv: Sequence[str] | None = None,
+    passthrough: str = "",
+) -> None:
+    """Parses the command line into `configs`, calls `main` with them and exits.
+
+    Args:
+        main: what the command does; its docstring is shown by --help.
+        *configs: dataclasses of its flags, in the order in which `main` takes them.
+        argv: the command line; by default that of the process.
+        passthrough: what the words behind a bare `--` are, for a command that takes such words.
+            `main` then gets their tuple as its last argument.
+    """
     try:
-        code = run_to_exit_code(main, *configs, argv=argv)
+        code = run_to_exit_code(main, *configs, argv=argv, passthrough=passthrough)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,20 +65,25 @@ def run(main: Callable[..., int | None], *configs: type, argv: Sequence[str] | N
 
 
 def run_to_exit_code(
-    main: Callable[..., int | None], *configs: type, argv: Sequence[str] | None = None
+    main: Callable[..., int | None],
+    *configs: type,
+    argv: Sequence[str] | None = None,
+    passthrough: str = "",
 ) -> int:
     """As `run`, but returns the exit code."""
     argv = list(sys.argv if argv is None else argv)
     program = _program_name(argv[0])
+    argv, behind = _split_at_dashes(argv) if passthrough else (argv, ())
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
     logging.captureWarnings(True)
     for library in ("absl", "tensorflow"):  # their notes on their inner life
         logging.getLogger(library).setLevel(logging.WARNING)
     if any(word in ("--help", "-h", "--helpfull") for word in argv[1:]):
-        print(_help(program, main, configs))
+        print(_help(program, main, configs, passthrough))
         return 0
     try:
-        return main(*parse(argv, *configs)) or 0
+        arguments = parse(argv, *configs, passthrough=passthrough)
+        return main(*arguments, *([behind] if passthrough else [])) or 0
     except UserError as error:
         return _fail(program, str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -75,8 +95,10 @@ def run_to_exit_code(
         return _fail(program, reason, 1)
 
 
-def parse(argv: Sequence[str], *configs: type) -> list[Any]:
+def parse(argv: Sequence[str], *configs: type, passthrough: str = "") -> list[Any]:
     """Makes one instance of each dataclass in `configs` from the command line `argv`.
+
+    Where `passthrough` says what may stand behind a bare `--`, an unknown flag hints at it.
 
     Raises:
         UsageError: an unknown flag, a wrong or missing value, a stray argument.
@@ -85,7 +107,8 @@ def parse(argv: Sequence[str], *configs: type) -> list[Any]:
     try:
         stray = values(list(argv))[1:]
     except flags.Error as error:
-        raise UsageError(f"{error} (--help lists the flags)") from None
+        hint = f"; behind a bare -- go {passthrough}" if passthrough else ""
+        raise UsageError(f"{error} (--help lists the flags{hint})") from None
     if stray:
         raise UsageError(f"unexpected argument {stray[0]!r}: flags have the form --name=value")
     for config in configs:
@@ -132,6 +155,11 @@ def explain_system_error(error: BaseException) -> str | None:
         if isinstance(link, PermissionError) or type(link).__name__ == "PermissionDeniedError":
             return f"no permission: {link}"
     return None
+
+
+def _split_at_dashes(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    place = argv.index("--") if "--" in argv else len(argv)
+    return argv[:place], tuple(argv[place + 1 :])
 
 
 def _define_flags(configs: Sequence[type]) -> flags.FlagValues:
@@ -189,7 +217,7 @@ def _to_field(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _help(program: str, main: Callable, configs: Sequence[type]) -> str:
+def _help(program: str, main: Callable, configs: Sequence[type], passthrough: str) -> str:
     lines = [f"usage: {program} --flag=value ...", "", (main.__doc__ or "").strip(), ""]
     for config in configs:
         hints = typing.get_type_hints(config)
@@ -204,6 +232,8 @@ def _help(program: str, main: Callable, configs: Sequence[type]) -> str:
             else:
                 note = f" (default: {_shown(field.default)})"
             lines.append(f"  {name}\n      {field.metadata['help']}{note}")
+    if passthrough:
+        lines.append(f"  -- ...\n      {passthrough}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
-"""The one way in which stages read and write files.
+"""The one way in which stages read and write files, local ones and those in buckets alike.
 
-Every write goes to a temporary name in the same directory and is renamed when it is whole, so that
-a file under its final name is always complete. Temporary names begin with `.tmp-`, which no
-reader's glob (`train-*`) matches.
+A path is a local one or `gs://BUCKET/NAME` (see `common.buckets`). Every local write goes to a
+temporary name in the same directory and is renamed when it is whole, so that a file under its final
+name is always complete; an object in a bucket is whole by nature. Temporary names begin with
+`.tmp-`, which no reader's glob (`train-*`) matches.
 """
 
 from __future__ import annotations
@@ -13,27 +14,105 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from common import buckets, listing
 from common.errors import UsageError, UserError
+from common.listing import Entry
 
 TEMPORARY_PREFIX = ".tmp-"
+BLOCK = 1 << 20
+
+
+def is_remote(path: str) -> bool:
+    return path.startswith(buckets.SCHEME)
+
+
+def join(directory: str, *names: str) -> str:
+    if is_remote(directory):
+        return "/".join([directory.rstrip("/"), *names])
+    return os.path.join(directory, *names)
+
+
+def open_for_reading(path: str, buffering: int = -1) -> BinaryIO:
+    """A seekable binary file; `buffering` is how much it reads ahead."""
+    if is_remote(path):
+        return buckets.open_for_reading(path, buffering)
+    return open(path, "rb", buffering)
+
+
+def read_bytes(path: str) -> bytes:
+    if is_remote(path):
+        return buckets.read_bytes(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def read_range(path: str, offset: int, length: int) -> bytes:
+    """The bytes from `offset` on; fewer than `length` only where the file ends."""
+    if is_remote(path):
+        return buckets.read_range(path, offset, length)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a directory of that name."""
+    return buckets.exists(path) if is_remote(path) else os.path.exists(path)
+
+
+def is_directory(path: str) -> bool:
+    return buckets.is_directory(path) if is_remote(path) else os.path.isdir(path)
+
+
+def file_size(path: str) -> int:
+    if is_remote(path):
+        return buckets.file_size(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return os.path.getsize(path)
+
+
+def list_directory(path: str) -> list[Entry]:
+    """What is in a directory, sorted by name; a directory's names are not looked into."""
+    return buckets.list_directory(path) if is_remote(path) else listing.list_directory(path)
+
+
+def list_tree(path: str) -> list[tuple[str, int]]:
+    """Every file below a directory, as sorted (path relative to it, bytes)."""
+    return buckets.list_tree(path) if is_remote(path) else listing.list_tree(path)
+
+
+def remove(path: str) -> None:
+    """Removes a file; none is fine."""
+    if is_remote(path):
+        buckets.remove(path)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
 
 
 def temporary_name(path: str) -> str:
-    """A name of this attempt's own, beside `path`."""
+    """A name of this thread's own, beside `path`."""
     directory, name = os.path.split(os.path.abspath(path))
-    return os.path.join(directory, f"{TEMPORARY_PREFIX}{os.getpid()}-{name}")
+    writer = f"{os.getpid()}-{threading.get_native_id()}"
+    return os.path.join(directory, f"{TEMPORARY_PREFIX}{writer}-{name}")
 
 
 @contextlib.contextmanager
-def atomic_write(path: str) -> Iterator[BinaryIO]:
+def atomic_write(path: str, buffering: int = -1) -> Iterator[BinaryIO]:
     """Opens a binary file that appears under `path` only when the block ends without an error."""
+    if is_remote(path):
+        with buckets.atomic_write(path, buffering) as file:
+            yield file
+        return
     make_directory(os.path.dirname(os.path.abspath(path)))
     temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", buffering) as file:
             yield file
         os.replace(temporary, path)
     except BaseException as error:
@@ -46,7 +125,13 @@ def atomic_write(path: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def atomic_directory(path: str) -> Iterator[str]:
-    """Yields a temporary directory that takes the place of `path` when the block ends well."""
+    """Yields a temporary directory that takes the place of `path` when the block ends well.
+
+    Raises:
+        UsageError: `path` is in a bucket, which can take the place of nothing at once.
+    """
+    if is_remote(path):
+        raise UsageError(f"{path} is in a bucket: name a local directory, and copy it there")
     make_directory(os.path.dirname(os.path.abspath(path)))
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -83,6 +168,11 @@ def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def write_json_lines(path: str, rows: Iterable[Any]) -> None:
+    """Writes one value per line."""
+    write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+
+
 def read_json(path: str) -> Any:
     """Reads a JSON file.
 
@@ -90,8 +180,7 @@ def read_json(path: str) -> Any:
         UserError: the file is missing, unreadable or not JSON.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads(read_bytes(path).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -99,11 +188,13 @@ def read_json(path: str) -> Any:
 
 
 def make_directory(path: str) -> None:
-    """Makes a directory and its parents.
+    """Makes a directory and its parents; a bucket has none to make.
 
     Raises:
         UserError: it cannot be made, or a file has that name.
     """
+    if is_remote(path):
+        return
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
@@ -116,11 +207,12 @@ def require_writable(path: str, flag: str) -> None:
     Raises:
         UserError: it cannot be made or written to; the message names `flag`.
     """
+    trial = join(path, "write-test")
     try:
-        os.makedirs(path, exist_ok=True)
-        with atomic_write(os.path.join(path, "write-test")):
-            pass
-        os.remove(os.path.join(path, "write-test"))
+        if not is_remote(path):
+            os.makedirs(path, exist_ok=True)
+        write_bytes(trial, b"")
+        remove(trial)
     except (OSError, UserError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--{flag}={path} cannot be written to: {reason}") from None
@@ -133,9 +225,10 @@ def require_writable_file(path: str, flag: str) -> None:
         UserError: its directory cannot be written to.
         UsageError: a directory has that name.
     """
-    if os.path.isdir(path):
+    if is_directory(path):
         raise UsageError(f"--{flag}={path} is a directory: name a file")
-    require_writable(os.path.dirname(os.path.abspath(path)), flag)
+    above = os.path.dirname(path if is_remote(path) else os.path.abspath(path))
+    require_writable(above, flag)
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -143,15 +236,28 @@ def sha256_of_bytes(content: bytes) -> str:
 
 
 def sha256_of_file(path: str) -> str:
-    with open(path, "rb") as file:
+    with open_for_reading(path) as file:
         digest = hashlib.sha256()
-        while block := file.read(1 << 20):
+        while block := file.read(BLOCK):
             digest.update(block)
         return digest.hexdigest()
 
 
+def crc32c_of_file(path: str) -> str:
+    """CRC32C as Cloud Storage prints it; of an object in a bucket without reading it."""
+    if is_remote(path):
+        return buckets.crc32c_of_file(path)
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            checksum = buckets.crc32c_of_bytes(block, checksum)
+    return buckets.printed_crc32c(checksum)
+
+
 def fingerprint(path: str) -> str | None:
     """SHA-256 of a file, or of the names and contents of a directory; None if there is neither."""
+    if is_remote(path):
+        return _fingerprint_of_objects(path)
     if os.path.isfile(path):
         return sha256_of_file(path)
     if not os.path.isdir(path):
@@ -165,8 +271,24 @@ def fingerprint(path: str) -> str | None:
     return digest.hexdigest()
 
 
+def _fingerprint_of_objects(path: str) -> str | None:
+    """The same as for a local copy: each directory's files before its subdirectories."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        return sha256_of_file(path)
+    if not is_directory(path):
+        return None
+    digest = hashlib.sha256()
+    names = [name.split("/") for name, _ in list_tree(path)]
+    for *above, name in sorted(names, key=lambda n: [*((1, part) for part in n[:-1]), (0, n[-1])]):
+        relative = "/".join([*above, name])
+        digest.update(f"{relative}\0{sha256_of_file(join(path, relative))}\n".encode())
+    return digest.hexdigest()
+
+
 def size_of(path: str) -> int:
     """Bytes of a file, or of all files below a directory."""
+    if is_remote(path):
+        return sum(size for _, size in list_tree(path)) if is_directory(path) else file_size(path)
     if os.path.isfile(path):
         return os.path.getsize(path)
     return sum(

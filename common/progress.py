@@ -22,16 +22,27 @@ class Progress:
         unit: what one unit is called, for example "img".
         description: what is going on, for example "training".
         initial: units that an earlier run has done already.
+        unit_scale: whether large counts are shown as k, M, G.
     """
 
-    def __init__(self, total: int, unit: str, description: str, initial: int = 0):
+    def __init__(
+        self, total: int, unit: str, description: str, initial: int = 0, unit_scale: bool = False
+    ):
         self._total, self._unit, self._description = total, unit, description
         self._initial, self._done = initial, initial
+        self._unit_scale = unit_scale
         self._start = self._last_line = time.monotonic()
         self._note = ""
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=initial, desc=description, unit=unit, leave=False)
+            self._bar = tqdm(
+                total=total,
+                initial=initial,
+                desc=description,
+                unit=unit,
+                unit_scale=unit_scale,
+                leave=False,
+            )
 
     def update(self, count: int, note: str = "") -> None:
         """Adds `count` finished units; `note` (loss, accuracy) is shown behind the rate."""
@@ -62,6 +73,7 @@ class Progress:
             initial=self._initial,
             prefix=self._description,
             unit=self._unit,
+            unit_scale=self._unit_scale,
             postfix=self._note,
             ncols=110,
         )

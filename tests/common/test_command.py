@@ -42,8 +42,9 @@ def paint(config: Paint) -> None:
 def outcome(capsys):
     """Exit code, standard output and standard error of a command in this process."""
 
-    def call(main, *words, config=Paint):
-        code = run_to_exit_code(main, config, argv=["paint.py", *words])
+    def call(main, *words, config=Paint, passthrough=""):
+        argv = ["paint.py", *words]
+        code = run_to_exit_code(main, config, argv=argv, passthrough=passthrough)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -82,6 +83,40 @@ def test_several_dataclasses_share_one_command_line():
 
 
 @pytest.mark.parametrize(
+    ("words", "behind"),
+    [
+        ([], ()),
+        (["--"], ()),
+        (
+            ["--", "--width=4", "up", "--", "", "--no_such=a b"],
+            ("--width=4", "up", "--", "", "--no_such=a b"),
+        ),
+        (["--", "--help"], ("--help",)),
+    ],
+)
+def test_words_behind_a_bare_dash_dash_are_handed_on_as_they_are(outcome, words, behind):
+    calls = []
+    words = ["--width=3", *words]
+    assert outcome(lambda *all: calls.append(all), *words, config=Brush, passthrough="x")[0] == 0
+    assert calls == [(Brush(3), behind)]
+
+
+@pytest.mark.parametrize("words", [["up"], ["up", "--", "down"], ["--width=3", "up", "--"]])
+def test_a_word_before_the_dash_dash_is_a_stray_one(outcome, words):
+    code, _, err = outcome(lambda *_: None, *words, config=Brush, passthrough="x")
+    assert code == 2 and "unexpected argument 'up'" in err
+
+
+def test_an_unknown_flag_hints_at_the_dash_dash_where_it_means_something(outcome):
+    for passthrough in ("", "words for the painter"):
+        code, _, err = outcome(
+            lambda *_: None, "--project=p", config=Brush, passthrough=passthrough
+        )
+        assert code == 2 and "'project'" in err and err.count("\n") == 1
+        assert ("behind a bare -- go words for the painter" in err) == bool(passthrough)
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         ([], "--source is required: what is painted"),
@@ -95,6 +130,7 @@ def test_several_dataclasses_share_one_command_line():
         (["--source=wall", "--coats"], "coats"),
         (["--source=wall", "extra"], "unexpected argument 'extra'"),
         (["wall", "--coats=1"], "unexpected argument 'wall'"),
+        (["--source=wall", "--", "--coats=1"], "unexpected argument '--coats=1'"),
         (["--source=wall", "--coats=0"], "--coats must be at least 1, not 0"),
     ],
 )
@@ -190,6 +226,14 @@ def test_help_names_every_flag_with_type_and_default_and_does_not_run(outcome):
         "--limit=int\n      no limit by default\n",
     ):
         assert text in out + "\n"
+
+
+def test_help_tells_what_goes_behind_the_dash_dash(outcome):
+    _, out, _ = outcome(
+        lambda *_: None, "--help", config=Brush, passthrough="words for the painter"
+    )
+    assert out.endswith("  -- ...\n      words for the painter\n")
+    assert "  --\n" not in outcome(lambda _: None, "--help", config=Brush)[1]
 
 
 @pytest.mark.parametrize(
