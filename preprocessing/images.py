@@ -1,31 +1,51 @@
 """Looks at one image's bytes: what it is, how large, and whether it can be in a data set.
 
 Every JPEG that decoders read as RGB or grey is kept byte for byte. Other images (PNG, GIF, BMP,
-WebP, and JPEGs in CMYK or in a rare coding) are repaired: encoded anew as RGB JPEG of quality 100.
-What cannot be decoded is rejected, with one reason of `REJECTION_REASONS`.
+WebP, and JPEGs in CMYK, in a rare coding or with an odd header) are repaired: encoded anew as RGB
+JPEG of quality 100. What cannot be decoded is rejected, with one reason of `REJECTION_REASONS`.
 
-Damage inside the compressed data goes unnoticed here, since finding it takes a full decode of
-every image; `preprocessing.verify --deep` does that.
+Images can be made smaller on the way (`ImagePolicy.shorter_side`). Those are decoded, resized and
+encoded once, with what a repair would do done as well.
+
+Damage inside the compressed data takes a full decode to find. It goes unnoticed unless the policy
+asks for it (`DECODE`) or the image is decoded anyway to be made smaller.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import io
-import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from preprocessing import decoders, reencode
+from preprocessing.jpeg_header import (
+    COMMON_FRAMES,
+    END_OF_IMAGE,
+    START_OF_IMAGE,
+    JpegHeader,
+    read_jpeg_header,
+)
+from preprocessing.rejection import (
+    DAMAGED,
+    EMPTY,
+    NO_PIXELS,
+    NOT_AN_IMAGE,
+    TOO_MANY_PIXELS,
+    TRUNCATED,
+    UNREADABLE,
+    Rejection,
+    check_size,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 100_000_000
 
-VERBATIM, REPAIRED, REJECTED = "verbatim", "repaired", "rejected"
+VERBATIM, REPAIRED, RESIZED, REJECTED = "verbatim", "repaired", "resized", "rejected"
+HEADER, DECODE = "header", "decode"
 
-EMPTY = "empty"
-NOT_AN_IMAGE = "not an image"
-TRUNCATED = "truncated"
-DAMAGED = "damaged"
-NO_PIXELS = "no pixels"
-TOO_MANY_PIXELS = "too many pixels"
-UNREADABLE = "unreadable"
 REJECTION_REASONS = (
     EMPTY,
     NOT_AN_IMAGE,
@@ -36,197 +56,155 @@ REJECTION_REASONS = (
     UNREADABLE,
 )
 
-_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8\xff", b"\xff\xd9"
-_START_OF_SCAN = 0xDA
-# Frame markers are C0 to CF without the tables C4 and CC and the reserved C8. Decoders everywhere
-# read baseline, extended and progressive Huffman frames.
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_COMMON_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
+_COMMON_COMPONENTS = (1, 3)
+_REPAIR_QUALITY = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Inspection:
+class ImagePolicy:
+    """What is asked of images, and what is done to them.
+
+    Attributes:
+        max_pixels: images with more are rejected before they are decoded.
+        validate: `HEADER`, or `DECODE` to read all compressed data, strictly.
+        shorter_side: larger images are made this small; 0 keeps all sizes.
+        jpeg_quality: of images that are made smaller, 1 to 100.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    validate: str = HEADER
+    shorter_side: int = 0
+    jpeg_quality: int = 95
+
+    @classmethod
+    def of_flags(cls, flags: Mapping[str, Any]) -> ImagePolicy:
+        """Takes what is its own out of the flags of a plan."""
+        return cls(**{field.name: flags[field.name] for field in dataclasses.fields(cls)})
+
+
+DEFAULT_POLICY = ImagePolicy()
+
+
+class Inspection(NamedTuple):
     """What came of looking at an image.
 
     Attributes:
-        action: `VERBATIM`, `REPAIRED` or `REJECTED`.
+        action: `VERBATIM`, `REPAIRED`, `RESIZED` or `REJECTED`.
         reason: why it was repaired or rejected, else "".
         detail: more on the reason, for the person who mends the file.
-        content: the JPEG to store; b"" when rejected.
-        width: pixels per row; 0 when not known.
-        height: rows; 0 when not known.
+        content: the JPEG to store, the very object that was looked at if verbatim; b"" if rejected.
+        width: pixels per row of the image to store; 0 when not known.
+        height: its rows; 0 when not known.
     """
 
     action: str
-    reason: str = ""
-    detail: str = ""
-    content: bytes = dataclasses.field(default=b"", repr=False)
-    width: int = 0
-    height: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class JpegHeader:
-    """The frame header of a JPEG, and where its first scan starts (None: not found)."""
-
-    frame: int
-    precision: int
+    reason: str
+    detail: str
+    content: bytes
     width: int
     height: int
-    components: int
-    scan_start: int | None
 
 
-def inspect(content: bytes, max_pixels: int = MAX_PIXELS) -> Inspection:
+def inspect(content: bytes, policy: ImagePolicy = DEFAULT_POLICY) -> Inspection:
     """Decides what is done with the bytes of one file."""
-    if not content:
-        return reject(EMPTY, "the file has no bytes")
-    if content.startswith(_START_OF_IMAGE):
-        return _inspect_jpeg(content, max_pixels)
-    kind = _other_kind(content)
-    if kind is None:
-        return reject(NOT_AN_IMAGE, "neither JPEG, PNG, GIF, BMP nor WebP")
-    return _repair(content, kind, f"{kind} file", max_pixels)
+    try:
+        if content.startswith(START_OF_IMAGE):
+            return _inspect_jpeg(content, policy)
+        return _inspect_other(content, policy)
+    except Rejection as rejection:
+        return reject(rejection.reason, rejection.detail, rejection.width, rejection.height)
 
 
 def reject(reason: str, detail: str, width: int = 0, height: int = 0) -> Inspection:
-    return Inspection(REJECTED, reason, detail, width=width, height=height)
-
-
-def read_jpeg_header(content: bytes) -> JpegHeader | None:
-    """Walks the markers of a JPEG up to its first scan; None without a frame header."""
-    header = None
-    position = 2
-    while position + 4 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == _START_OF_SCAN:
-            return header and dataclasses.replace(header, scan_start=position)
-        if marker in _FRAMES and position + 10 <= len(content):
-            header = JpegHeader(
-                frame=marker,
-                precision=content[position + 4],
-                height=int.from_bytes(content[position + 5 : position + 7], "big"),
-                width=int.from_bytes(content[position + 7 : position + 9], "big"),
-                components=content[position + 9],
-                scan_start=None,
-            )
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return header
+    return Inspection(REJECTED, reason, detail, b"", width, height)
 
 
 def decode_error(jpeg: bytes) -> str | None:
     """Why a stored JPEG cannot be decoded in full; None if it can."""
-    decoded = _decode(jpeg, "JPEG", max_pixels=2**63)
-    return decoded.detail if isinstance(decoded, Inspection) else None
+    try:
+        decoders.decode(jpeg, decoders.JPEG, max_pixels=2**63)
+    except Rejection as rejection:
+        return rejection.detail
+    return None
 
 
-def encoder_versions() -> dict[str, str]:
-    """Versions of what encodes repaired images, since their bytes depend on it."""
+def encoder_versions(policy: ImagePolicy = DEFAULT_POLICY) -> dict[str, str]:
+    """Versions of what decides the bytes of images that are encoded, and which are refused."""
     from PIL import features
 
     turbo = features.version("libjpeg_turbo")
-    return {
+    versions = {
         "pillow": importlib.metadata.version("pillow"),
         "libjpeg": f"turbo {turbo}" if turbo else str(features.version("jpg")),
     }
+    if policy.shorter_side or policy.validate == DECODE:
+        versions["simplejpeg"] = importlib.metadata.version("simplejpeg")
+    return versions
 
 
-def _inspect_jpeg(content: bytes, max_pixels: int) -> Inspection:
+def _inspect_jpeg(content: bytes, policy: ImagePolicy) -> Inspection:
     header = read_jpeg_header(content)
     if header is None or header.scan_start is None:
-        return _keep_if_decodable(content, header, max_pixels)
-    if not header.width or not header.height:
-        return reject(NO_PIXELS, f"{header.width} x {header.height} pixels")
-    if header.width * header.height > max_pixels:
-        return _too_large(header.width, header.height, max_pixels)
-    if header.frame not in _COMMON_FRAMES or header.precision != 8:
-        return _repair(content, "JPEG", "rare JPEG coding", max_pixels)
-    if header.components == 4:
-        return _repair(content, "JPEG", "CMYK JPEG", max_pixels)
-    if not content.endswith(_END_OF_IMAGE):
+        # Cut, or with bytes where a marker should be, over which some decoders skip.
+        image = decoders.decode(content, decoders.JPEG, policy.max_pixels)
+        return _repair(image, "odd JPEG header", policy)
+    frame, precision, height, width, components, _ = header
+    if not 0 < width * height <= policy.max_pixels:
+        check_size(width, height, policy.max_pixels)
+    if precision != 8 or frame not in COMMON_FRAMES or components not in _COMMON_COMPONENTS:
+        return _repair_jpeg(content, header, policy)
+    if policy.shorter_side and _is_larger(width, height, policy):
+        image = reencode.decode_smaller(content, header, policy.shorter_side, policy.max_pixels)
+        return _encode_resized(image, "", policy)
+    if policy.validate != HEADER:
+        decoders.check_compressed_data(content, header, policy.max_pixels)
+    elif not content.endswith(END_OF_IMAGE):
         # Cut, or whole with other bytes behind, which decoders do not mind.
-        return _keep_if_decodable(content, header, max_pixels)
-    return Inspection(VERBATIM, content=content, width=header.width, height=header.height)
+        decoders.decode(content, decoders.JPEG, policy.max_pixels)
+    return Inspection(VERBATIM, "", "", content, width, height)
 
 
-def _keep_if_decodable(content: bytes, header: JpegHeader | None, max_pixels: int) -> Inspection:
-    decoded = _decode(content, "JPEG", max_pixels)
-    if isinstance(decoded, Inspection):
-        return decoded
-    if decoded.mode not in ("RGB", "L"):
-        return _encode(decoded, f"{decoded.mode} JPEG")
-    return Inspection(VERBATIM, content=content, width=decoded.width, height=decoded.height)
+def _repair_jpeg(content: bytes, header: JpegHeader, policy: ImagePolicy) -> Inspection:
+    if policy.validate != HEADER:
+        decoders.check_compressed_data(content, header, policy.max_pixels)
+    image = decoders.decode(content, decoders.JPEG, policy.max_pixels)
+    is_rare = header.frame not in COMMON_FRAMES or header.components != 4
+    return _repair(image, "rare JPEG coding" if is_rare else "CMYK JPEG", policy)
+
+
+def _inspect_other(content: bytes, policy: ImagePolicy) -> Inspection:
+    if not content:
+        raise Rejection(EMPTY, "the file has no bytes")
+    kind = _other_kind(content)
+    if kind is None:
+        raise Rejection(NOT_AN_IMAGE, "neither JPEG, PNG, GIF, BMP nor WebP")
+    return _repair(decoders.decode(content, kind, policy.max_pixels), f"{kind} file", policy)
 
 
 def _other_kind(content: bytes) -> str | None:
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
+        return decoders.PNG
     if content.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
+        return decoders.GIF
     if content.startswith(b"BM"):
-        return "BMP"
+        return decoders.BMP
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return "WebP"
+        return decoders.WEBP
     return None
 
 
-def _repair(content: bytes, kind: str, reason: str, max_pixels: int) -> Inspection:
-    decoded = _decode(content, kind, max_pixels)
-    return decoded if isinstance(decoded, Inspection) else _encode(decoded, reason)
+def _is_larger(width: int, height: int, policy: ImagePolicy) -> bool:
+    return 0 < policy.shorter_side < min(width, height)
 
 
-def _decode(content: bytes, kind: str, max_pixels: int):
-    """The decoded `PIL.Image`, or the rejection of what cannot be decoded."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            # The limit here is `max_pixels`; Pillow's own, at half its hard limit, only warns.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=[kind.upper()])
-        if image.width * image.height > max_pixels:
-            return _too_large(image.width, image.height, max_pixels)
-        image.load()
-    except Image.DecompressionBombError as error:
-        return reject(TOO_MANY_PIXELS, str(error))
-    except Exception as error:  # what Pillow raises for bad bytes is an open set
-        return reject(_decode_failure(content, kind, error), f"{kind}: {error}")
-    return image
+def _repair(image: Image.Image, reason: str, policy: ImagePolicy) -> Inspection:
+    rgb = reencode.to_rgb(image)
+    if _is_larger(rgb.width, rgb.height, policy):
+        return _encode_resized(reencode.make_smaller(rgb, policy.shorter_side), reason, policy)
+    content = reencode.encode(rgb, _REPAIR_QUALITY)
+    return Inspection(REPAIRED, reason, "", content, rgb.width, rgb.height)
 
 
-def _decode_failure(content: bytes, kind: str, error: Exception) -> str:
-    if kind == "JPEG":
-        header = read_jpeg_header(content)
-        scan = header and header.scan_start
-        ends = scan is not None and content.find(_END_OF_IMAGE, scan) >= 0
-        return DAMAGED if ends else TRUNCATED
-    return TRUNCATED if "truncated" in str(error).lower() else DAMAGED
-
-
-def _encode(image, reason: str) -> Inspection:
-    if image.mode.startswith("I"):
-        image = _to_8_bits(image)
-    rgb = image.convert("RGB")
-    rgb.info = {}  # comments and colour profiles of the source do not fit the new file
-    out = io.BytesIO()
-    try:
-        rgb.save(out, "JPEG", quality=100)
-    except (OSError, ValueError) as error:  # more than 65,500 pixels to a side
-        return reject(TOO_MANY_PIXELS, str(error), *image.size)
-    return Inspection(REPAIRED, reason, "", out.getvalue(), image.width, image.height)
-
-
-def _to_8_bits(image):
-    """The upper half of 16-bit grey, which Pillow's own conversion would clip to white."""
-    import numpy as np
-    from PIL import Image
-
-    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-
-
-def _too_large(width: int, height: int, max_pixels: int) -> Inspection:
-    detail = f"{width} x {height} pixels, the limit is {max_pixels}"
-    return reject(TOO_MANY_PIXELS, detail, width, height)
+def _encode_resized(image: Image.Image, reason: str, policy: ImagePolicy) -> Inspection:
+    content = reencode.encode(image, policy.jpeg_quality)
+    return Inspection(RESIZED, reason, "", content, image.width, image.height)

@@ -9,23 +9,23 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-import google_crc32c
+from google_crc32c import extend, value
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
 
+_pack_length, _pack_checksum = struct.Struct("<Q").pack, struct.Struct("<I").pack
+
 
 def frame(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
     """Header and footer of a record whose payload is `parts` one after the other."""
-    checksum = 0
+    checksum = size = 0
     for part in parts:
-        checksum = google_crc32c.extend(checksum, part)
-    length = struct.pack("<Q", sum(map(len, parts)))
-    return (
-        length + struct.pack("<I", _mask(google_crc32c.value(length))),
-        struct.pack("<I", _mask(checksum)),
-    )
+        checksum = extend(checksum, part)
+        size += len(part)
+    length = _pack_length(size)
+    return length + _masked(value(length)), _masked(checksum)
 
 
 def payload_of(record: bytes) -> bytes | None:
@@ -36,5 +36,5 @@ def payload_of(record: bytes) -> bytes | None:
     return payload if whole else None
 
 
-def _mask(checksum: int) -> int:
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+def _masked(checksum: int) -> bytes:
+    return _pack_checksum(((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF)
