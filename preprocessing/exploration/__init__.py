@@ -1,0 +1,1 @@
+"""The page on a data set: what it shows, in numbers, plots and pictures."""
