@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.turns import ratios, spread, take_turns
 from common.command import flag, run
 from common.errors import UsageError
 from common.files import require_writable_file, write_json
@@ -45,40 +45,33 @@ def measure_loading(config: LoadingConfig) -> None:
 
     runtime.start()
     with tempfile.TemporaryDirectory() as directory:
-        sides = {OURS: _ours(directory), THEIRS: _theirs(directory)}
-        seconds = take_turns(sides, config.rounds)
+        sides = {OURS: seconds_of(_ours(directory)), THEIRS: seconds_of(_theirs(directory))}
+        seconds = take_turns(sides, config.rounds, warm_up=1)
     figures = summarize(seconds)
     if config.json:
         write_json(config.json, figures)
     _print_table(figures)
 
 
-def take_turns(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that each of the sides took, round by round; a round before them is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        names = list(sides) if number % 2 else list(reversed(sides))
-        for name in names:
-            gc.collect()
-            start = time.perf_counter()
-            sides[name]()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def seconds_of(side: Callable[[], Any]) -> Callable[[], float]:
+    """Calls a side and returns how long it took."""
+
+    def timed() -> float:
+        gc.collect()
+        start = time.perf_counter()
+        side()
+        return time.perf_counter() - start
+
+    return timed
 
 
 def summarize(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Median, least and greatest seconds of each side, and of the first over the second."""
     ours, theirs = seconds.values()
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return {
-        "seconds": {name: {**_spread(values), "all": values} for name, values in seconds.items()},
-        "ratio": {**_spread(ratios), "all": ratios},
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ratio": spread(ratios(ours, theirs)),
     }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def _ours(directory: str) -> Callable[[], Any]:
