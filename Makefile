@@ -6,6 +6,10 @@ VENV    := .venv
 PY      := $(VENV)/bin/python
 READY   := $(VENV)/.ready
 
+VENV_GCP  := .venv-gcp
+PY_GCP    := $(VENV_GCP)/bin/python
+READY_GCP := $(VENV_GCP)/.ready
+
 DATASET ?= demo
 WORK    ?= runs/$(notdir $(DATASET))
 SPLIT   ?= validation
@@ -25,11 +29,11 @@ REPORT     ?= $(WORK)/report.html
 PRETRAINING ?= runs/pretraining
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-weights preprocess verify-data convert train evaluate export report \
-        tensorboard zoo benchmark test test-long lint format lock clean
+.PHONY: help setup run demo-weights preprocess verify-data explore convert train evaluate export report \
+        tensorboard zoo benchmark benchmark-build test test-long test-flink test-dataflow lint format lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with everything in it
 
@@ -53,11 +57,14 @@ demo-weights: $(READY)  ## make the TF1 checkpoint anew that the demo starts fro
 	  --output_dir=pipeline/demo_weights/mobilenet_v1_0.25_96
 
 preprocess: $(READY)  ## class folders PHOTOS into shards DATA of SPLIT
-	$(PY) -m preprocessing.build_dataset --input_dir=$(PHOTOS) --output_dir=$(DATA) \
+	$(PY) -m preprocessing.build_dataset --source=$(PHOTOS) --output_dir=$(DATA) \
 	  --split=$(SPLIT) --num_shards=$(NUM_SHARDS) $(FLAGS)
 
 verify-data: $(READY)  ## prove the shards of SPLIT in DATA whole
 	$(PY) -m preprocessing.verify --data_dir=$(DATA) --split=$(SPLIT) $(FLAGS)
+
+explore: $(READY)  ## draw a page about DATA
+	$(PY) -m preprocessing.explore --data_dir=$(DATA) --output=$(WORK)/explore.html $(FLAGS)
 
 convert: $(READY)  ## TF1 checkpoint CHECKPOINT into a TF2 one in CONVERTED
 	$(PY) -m loaders.convert --checkpoint_path=$(CHECKPOINT) --output_dir=$(CONVERTED) $(FLAGS)
@@ -86,11 +93,30 @@ zoo: $(READY)  ## the released checkpoints, published figures beside our own
 benchmark: $(READY)  ## building and loading a model, beside keras.applications
 	$(PY) -m benchmarks.model_loading $(FLAGS)
 
+benchmark-build: $(READY)  ## building a data set of PHOTOS, beside copying and a plain Beam pipeline
+	$(PY) -m benchmarks.build_dataset --photos=$(PHOTOS) $(FLAGS)
+	$(PY) -m benchmarks.planning
+
 test: $(READY)  ## the tests, under 15 minutes with set-up
-	$(PY) -m pytest -q -m "not long"
+	$(PY) -m pytest -q -m "not long and not flink and not dataflow"
 
 test-long: $(READY)  ## the soaks
 	$(PY) -m pytest -q -m long
+
+test-flink: $(READY)  ## build on a Flink that is fetched with Maven, and compare the bytes
+	$(PY) infra/flink/fetch_job_server.py
+	$(PY) -m pytest -q -m flink tests/flink
+
+# Beam's Google Cloud parts make each import of Beam slower, so they have an environment of their own.
+$(READY_GCP): setup.py constraints.txt $(READY)
+	$(PYTHON) -m venv $(VENV_GCP)
+	@echo '*' > $(VENV_GCP)/.gitignore
+	$(VENV)/bin/uv pip install --quiet --python $(PY_GCP) -c constraints.txt -e '.[dev,gcp]' || \
+	  $(PY_GCP) -m pip install --quiet -c constraints.txt -e '.[dev,gcp]'
+	@touch $@
+
+test-dataflow: $(READY_GCP)  ## translate the job for Dataflow, without the cloud
+	$(PY_GCP) -m pytest -q -m dataflow tests/dataflow
 
 lint: $(READY)  ## check style
 	$(VENV)/bin/ruff check .
@@ -105,4 +131,4 @@ lock: $(READY)  ## renew constraints.txt from setup.py
 	  --no-annotate --extra=dev --extra=gcp setup.py --output-file=constraints.txt
 
 clean:  ## remove .venv and caches, not the runs
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_GCP) .cache build *.egg-info .pytest_cache .ruff_cache

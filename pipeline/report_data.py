@@ -15,18 +15,21 @@ from PIL import Image, ImageOps
 
 from common.errors import UserError
 from pipeline import report_plots as plots
-from preprocessing import examples, layout, manifest, tfrecord
+from preprocessing import layout, manifest, records, tfrecord
 
 MOST_SAMPLES = 96
 MOST_SAMPLES_PER_CLASS = 8
 MOST_CLASSES_SHOWN = 24
 MOST_FILES_LISTED = 500
 THUMBNAIL_PIXELS = 96
-_COLUMNS = ["key", "label", "shard", "offset", "length", "width", "height"]
+_COLUMNS = [
+    *("key", "label", "shard", "width", "height"),
+    *("offset", "length", "jpeg_offset", "jpeg_length"),
+]
 _CLASS_LIST_SOURCES = {
     "file": "from a file",
     "imagenet": "ImageNet's own",
-    "folders": "the sorted folder names",
+    "folders": "the source's own order",
 }
 
 
@@ -149,22 +152,26 @@ class DataSet:
 
     def _thumbnail(self, split: str, row: int) -> str | None:
         """A square JPEG of one record's picture as a data URI; None if Pillow cannot decode it."""
-        records = self._records[split]
-        shard = self._manifests[split].shards[records["shard"][row]]
-        path, offset = os.path.join(self._data_dir, shard.name), int(records["offset"][row])
+        column = self._records[split]
+        shard, offset, length, jpeg_offset, jpeg_length = (
+            int(column[name][row])
+            for name in ("shard", "offset", "length", "jpeg_offset", "jpeg_length")
+        )
+        path = os.path.join(self._data_dir, self._manifests[split].shards[shard].name)
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
-                payload = tfrecord.payload_of(file.read(int(records["length"][row])))
+                record = file.read(length)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
-        if payload is None:
+        if tfrecord.payload_of(record) is None:
             raise UserError(
                 f"{path} is damaged at byte {offset}: build the data set again, which"
                 " mends damaged shards"
             )
         try:
-            image = Image.open(io.BytesIO(examples.stored_jpeg(payload))).convert("RGB")
+            jpeg = record[jpeg_offset - offset :][:jpeg_length]
+            image = Image.open(io.BytesIO(jpeg)).convert("RGB")
             image = ImageOps.fit(image, (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         except (OSError, ValueError):
             return None
@@ -189,7 +196,7 @@ class DataSet:
 
 def _stored_records(data_dir: str, split: str) -> dict[str, Any]:
     """The columns of the record table, without the rows of rejected files."""
-    columns = manifest.load_records(data_dir, split, _COLUMNS)
+    columns = records.load_records(data_dir, split, _COLUMNS)
     stored = columns["length"] > 0
     keys = list(itertools.compress(columns.pop("key"), stored))
     return {name: values[stored] for name, values in columns.items()} | {"key": keys}

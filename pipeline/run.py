@@ -30,7 +30,7 @@ from pipeline.experiments import (
     find_experiment,
 )
 from pipeline.stage import Stage
-from pipeline.stages import DRAWN, TFDS_NAMES, plan_stages
+from pipeline.stages import DRAWN, TFDS_SOURCES, plan_stages
 from preprocessing.demo_photos import DEMO, PRETRAINING
 from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
 
@@ -42,7 +42,7 @@ class RunConfig:
     work_dir: str = flag(help="directory that everything is written to")
     dataset: str = flag(
         DEMO,
-        help=f"{DEMO} or {PRETRAINING} (drawn photos), {', '.join(TFDS_NAMES)} (through TFDS), or a"
+        help=f"{DEMO} or {PRETRAINING} (drawn photos), {', '.join(TFDS_SOURCES)} or tfds:NAME, or a"
         " directory of class folders, or of train/ and validation/ with class folders",
     )
     init: str = flag(
@@ -202,15 +202,12 @@ def _files_below(path: str) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in names)
 
 
-def _listing_fingerprint(directory: str) -> str:
-    """A hash over names, sizes and times of all files below `directory`."""
+def _listing_fingerprint(path: str) -> str:
+    """A hash over names, sizes and times of the file `path`, or of all files below it."""
     digest = hashlib.sha256()
-    for folder, subfolders, names in os.walk(directory):
-        subfolders.sort()
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            status = os.stat(path, follow_symlinks=False)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    for file in sorted(_files_below(path)):
+        status = os.stat(file, follow_symlinks=False)
+        digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 

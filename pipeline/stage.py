@@ -27,7 +27,7 @@ class Stage:
         outputs: the manifests that the stage writes last.
         owns: all that it writes, as patterns below the run's directory; moved aside before it
             runs under other settings.
-        folders: directories of photos that it reads, which are too large to be hashed.
+        folders: directories or tars of photos that it reads, which are too large to be hashed.
     """
 
     name: str

@@ -14,7 +14,6 @@ from pipeline.stage import Stage
 from pipeline.start import choose_start
 from preprocessing.build_dataset import BuildConfig
 from preprocessing.demo_photos import DEMO, PRETRAINING, DemoConfig
-from preprocessing.fetch_tfds import FetchConfig
 from preprocessing.verify import VerifyConfig
 
 TRAIN, VALIDATION = "train", "validation"
@@ -22,7 +21,10 @@ DRAWN = (DEMO, PRETRAINING)
 
 # Sizes of Imagenette's photos differ; the small ones download quickly and are larger than the
 # input of any small model.
-TFDS_NAMES = {"imagenette": "imagenette/320px-v2"}
+TFDS_SOURCES = {"imagenette": "tfds:imagenette/320px-v2"}
+_TFDS = "tfds:"
+
+_OFFICIAL_TARS = {TRAIN: "ILSVRC2012_img_train.tar", VALIDATION: "ILSVRC2012_img_val.tar"}
 
 _VALIDATION_FOLDERS = ("validation", "val", "test")
 _HOLDOUT_FRACTION = 0.2  # of a single tree of class folders
@@ -33,26 +35,26 @@ class Photos:
     """Where the photos of the two splits lie, and how they get there.
 
     Attributes:
-        stage: the stage that draws or fetches them, or None if they are there.
-        folders: by split the directory of class folders.
+        stage: the stage that draws them, or None if they are there.
+        sources: by split what the build takes them from.
         holdout_fraction: above 0 where both splits share one tree.
         class_names: file of human names, or empty.
     """
 
     stage: Stage | None
-    folders: dict[str, str]
+    sources: dict[str, str]
     holdout_fraction: float = 0.0
     class_names: str = ""
 
 
 def choose_photos(dataset: str, work_dir: str) -> Photos:
-    """What --dataset means: drawn things, a TFDS name, or a directory.
+    """What --dataset means: drawn things, a TFDS data set, or a directory.
 
     Raises:
         UserError: it is none of these.
     """
     drawn = os.path.join(work_dir, "photos")
-    folders = {TRAIN: os.path.join(drawn, "train"), VALIDATION: os.path.join(drawn, "validation")}
+    folders = {split: os.path.join(drawn, split) for split in (TRAIN, VALIDATION)}
     if dataset in DRAWN:
         stage = Stage(
             name="draw photos",
@@ -62,26 +64,27 @@ def choose_photos(dataset: str, work_dir: str) -> Photos:
             owns=("photos",),
         )
         return Photos(stage, folders, class_names=os.path.join(drawn, "class_names.txt"))
-    if dataset in TFDS_NAMES:
-        stage = Stage(
-            name="fetch photos",
-            command="preprocessing.fetch_tfds:fetch",
-            configs=(FetchConfig(name=TFDS_NAMES[dataset], output_dir=drawn),),
-            outputs=(os.path.join(drawn, "fetched.json"),),
-            owns=("photos",),
-        )
-        return Photos(stage, folders)
+    source = TFDS_SOURCES.get(dataset, dataset)
+    if source.startswith(_TFDS):
+        return Photos(None, {TRAIN: source, VALIDATION: source})
     if not os.path.isdir(dataset):
         raise UserError(
             f"--dataset={dataset} is no directory: give one of class folders, or one of"
-            f" {', '.join([*DRAWN, *TFDS_NAMES])}"
+            f" {', '.join([*DRAWN, *TFDS_SOURCES])}, tfds:NAME"
         )
+    tars = {split: os.path.join(dataset, name) for split, name in _OFFICIAL_TARS.items()}
+    if all(map(os.path.isfile, tars.values())):
+        return Photos(None, tars)
     train = os.path.join(dataset, "train")
     for name in _VALIDATION_FOLDERS:
         validation = os.path.join(dataset, name)
         if os.path.isdir(train) and os.path.isdir(validation):
             return Photos(None, {TRAIN: train, VALIDATION: validation})
     return Photos(None, {TRAIN: dataset, VALIDATION: dataset}, _HOLDOUT_FRACTION)
+
+
+def _paths(source: str) -> tuple[str, ...]:
+    return () if source.startswith(_TFDS) else (source,)
 
 
 def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) -> list[Stage]:
@@ -113,7 +116,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
             command="preprocessing.build_dataset:build_dataset",
             configs=(
                 BuildConfig(
-                    input_dir=photos.folders[split],
+                    source=photos.sources[split],
                     output_dir=data_dir,
                     split=split,
                     num_shards=experiment.num_shards,
@@ -123,7 +126,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
             inputs=photos.stage.outputs if photos.stage else (),
             outputs=(manifest,),
             owns=(f"data/{split}", f"data/{split}-*"),
-            folders=() if photos.stage else (photos.folders[split],),
+            folders=() if photos.stage else _paths(photos.sources[split]),
         )
         for split, manifest in manifests.items()
     ]

@@ -1,90 +1,91 @@
-"""What was written, counted: the records table, the two lists of odd images, the manifest."""
+"""What was written, counted: the records table, the lists of odd images, the manifest."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import importlib.metadata
-import json
 import logging
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import sha256_of_file, write_text
+from common.files import sha256_of_file, write_json_lines
 from common.labels import LabelNumbering
 from preprocessing import images, layout
+from preprocessing.duplicates import list_duplicates, list_shared_images
 from preprocessing.examples import LABEL_OFFSET
-from preprocessing.manifest import STORED_INPUT, Manifest, ShardInfo, save_manifest, save_records
-from preprocessing.plan import Plan, read_shard
-from preprocessing.shard_writer import ShardResult, load_result
+from preprocessing.manifest import STORED_INPUT, Manifest, ShardInfo, load_manifest, save_manifest
+from preprocessing.plan import Plan
+from preprocessing.records import DETAIL, read_rows, save_records
+from preprocessing.tfds_metadata import save_tfds_metadata
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def account(data_dir: str, plan: Plan, max_rejected_fraction: float) -> Manifest:
-    """Gathers the row files of all shards; the manifest comes last.
+    """Gathers the row files of all shards, one at a time; the manifest comes last.
 
     Raises:
         UserError: too many images were rejected, or all of them; then there is no manifest.
     """
-    columns: dict[str, list] = collections.defaultdict(list)
-    shards, odd = [], []
-    for index in range(plan.num_shards):
-        result = load_result(data_dir, plan, index)
-        if result is None:
-            path = layout.row_file(data_dir, plan.split, index)
-            raise UserError(f"{path} is missing or damaged: run the same command again")
-        _add_rows(columns, odd, data_dir, plan, index, result)
-        stored = sum(row.length > 0 for row in result.rows)
-        shards.append(ShardInfo(plan.shard_name(index), stored, result.num_bytes, result.sha256))
-    odd.sort(key=lambda row: row["key"])
+    tally = _Tally(plan)
+    save_records(data_dir, plan.split, tally.count(_shard_rows(data_dir, plan)))
+    num_duplicates = list_duplicates(data_dir, plan.split)
     for action, name in ((images.REJECTED, layout.REJECTED), (images.REPAIRED, layout.REPAIRED)):
-        _write_lines(data_dir, plan.split, name, (row for row in odd if row["action"] == action))
-
-    counts = collections.Counter(columns["action"])
-    labels = np.array(columns["label"], np.int64)
-    stored = np.array(columns["length"], np.int64) > 0
+        rows = sorted(tally.odd[action], key=lambda row: row["key"])
+        write_json_lines(layout.split_path(data_dir, plan.split, name), rows)
     manifest = Manifest(
         split=plan.split,
-        num_examples=int(stored.sum()),
+        num_examples=int(tally.per_class.sum()),
         classes=plan.classes,
+        class_texts=plan.class_texts,
         class_list_source=plan.class_list_source,
         class_list_sha256=plan.class_list_sha256,
         labels=LabelNumbering(len(plan.classes), LABEL_OFFSET),
         stored_input=STORED_INPUT,
-        examples_per_class=tuple(np.bincount(labels[stored], minlength=len(plan.classes)).tolist()),
-        shards=tuple(shards),
-        num_listed=len(stored),
-        num_repaired=counts[images.REPAIRED],
-        rejected=_count_by_reason(columns, images.REJECTED),
+        examples_per_class=tuple(tally.per_class.tolist()),
+        shards=tuple(tally.shards),
+        num_listed=sum(plan.num_images),
+        num_repaired=tally.num_of(images.REPAIRED),
+        num_resized=tally.num_of(images.RESIZED),
+        num_duplicates=num_duplicates,
+        rejected=tally.reasons_of(images.REJECTED),
         seed=plan.flags["seed"],
+        source=plan.source,
         flags=plan.flags,
         versions={**plan.versions, "pyarrow": importlib.metadata.version("pyarrow")},
-        records_sha256="",
+        records_sha256=sha256_of_file(layout.split_path(data_dir, plan.split, layout.RECORDS)),
         plan_sha256=sha256_of_file(layout.split_path(data_dir, plan.split, layout.PLAN)),
     )
-    report(data_dir, manifest, _count_by_reason(columns, images.REPAIRED))
+    report(data_dir, manifest, tally.reasons_of(images.REPAIRED))
     require_few_rejected(data_dir, manifest, max_rejected_fraction)
-    records_sha256 = save_records(data_dir, plan.split, _to_arrays(columns))
-    manifest = dataclasses.replace(manifest, records_sha256=records_sha256)
+    others = [name for name in layout.find_splits(data_dir) if name != plan.split]
+    list_shared_images(data_dir, plan.split, others)
+    save_tfds_metadata(data_dir, [manifest, *(load_manifest(data_dir, name) for name in others)])
     save_manifest(data_dir, manifest)
     return manifest
 
 
 def report(data_dir: str, manifest: Manifest, repaired: dict[str, int]) -> None:
     """Logs what became of the images, with a line for each reason."""
-    num_rejected = sum(manifest.rejected.values())
+    resized = f", {manifest.num_resized} resized" if manifest.num_resized else ""
     logging.info(
         f"{manifest.num_listed} images listed: {manifest.num_examples} stored"
-        f" ({manifest.num_repaired} of them repaired), {num_rejected} rejected"
+        f" ({manifest.num_repaired} of them repaired{resized}),"
+        f" {sum(manifest.rejected.values())} rejected"
     )
-    for action, counts, name in (
-        ("repaired", repaired, layout.REPAIRED),
-        ("rejected", manifest.rejected, layout.REJECTED),
+    duplicate = {"the bytes of an image before them": manifest.num_duplicates}
+    for what, counts, name in (
+        ("repaired:", repaired, layout.REPAIRED),
+        ("rejected:", manifest.rejected, layout.REJECTED),
+        ("duplicates:", duplicate if manifest.num_duplicates else {}, layout.DUPLICATES),
     ):
         for reason, count in counts.items():
-            logging.info(f"  {action}: {count} {reason}")
+            logging.info(f"  {what} {count} {reason}")
         if counts:
             logging.info(f"  see {layout.split_path(data_dir, manifest.split, name)}")
 
@@ -107,50 +108,47 @@ def require_few_rejected(data_dir: str, manifest: Manifest, max_fraction: float)
         )
 
 
-def _add_rows(
-    columns: dict[str, list],
-    odd: list[dict],
-    data_dir: str,
-    plan: Plan,
-    index: int,
-    result: ShardResult,
-) -> None:
-    for image, row in zip(read_shard(data_dir, plan, index), result.rows, strict=True):
-        # A file's name may be any bytes, a text column may not.
-        key = os.fsencode(image.key).decode("utf-8", "backslashreplace")
-        columns["key"].append(key)
-        columns["sha256"].append(row.sha256)
-        columns["label"].append(image.class_index)
-        columns["class"].append(plan.classes[image.class_index])
-        columns["shard"].append(index)
-        for name in ("offset", "length", "width", "height", "action", "reason"):
-            columns[name].append(getattr(row, name))
-        if row.action != images.VERBATIM:
-            odd.append(
-                {"key": key, "action": row.action, "reason": row.reason, "detail": row.detail}
-            )
+class _Tally:
+    """Counts the rows that pass through it."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self.per_class = np.zeros(len(plan.classes), np.int64)
+        self.shards: list[ShardInfo] = []
+        self.odd: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
+        self._ends: collections.Counter[tuple[str, str]] = collections.Counter()
+
+    def count(self, shards: Iterable[tuple[pa.Table, Any]]) -> Iterator[pa.Table]:
+        import pyarrow.compute as pc
+
+        for rows, summary in shards:
+            labels, offsets = (rows.column(name).to_numpy() for name in ("label", "offset"))
+            stored = offsets >= 0
+            self.per_class += np.bincount(labels[stored], minlength=len(self.per_class))
+            name = self._plan.shard_name(len(self.shards))
+            self.shards.append(ShardInfo(name, int(stored.sum()), **dataclasses.asdict(summary)))
+            ends = (rows.column(name).to_pylist() for name in ("action", "reason"))
+            self._ends.update(zip(*ends, strict=True))
+            listed = pc.is_in(rows["action"], pc.cast([images.REJECTED, images.REPAIRED], "string"))
+            odd = rows.filter(listed).select(["key", "action", "reason", DETAIL])
+            for row in odd.to_pylist():
+                self.odd[row.pop("action")].append(row)
+            yield rows
+
+    def num_of(self, action: str) -> int:
+        return sum(self.reasons_of(action).values())
+
+    def reasons_of(self, action: str) -> dict[str, int]:
+        """How many images came to this end, by reason."""
+        return {
+            reason: count for (end, reason), count in sorted(self._ends.items()) if end == action
+        }
 
 
-def _to_arrays(columns: dict[str, list]) -> dict[str, list | np.ndarray]:
-    kinds = {"offset": np.int64} | dict.fromkeys(
-        ("label", "shard", "length", "width", "height"), np.int32
-    )
-    return {
-        name: np.array(values, kinds[name]) if name in kinds else values
-        for name, values in columns.items()
-    }
-
-
-def _count_by_reason(columns: dict[str, list], action: str) -> dict[str, int]:
-    pairs = zip(columns["action"], columns["reason"], strict=True)
-    counts = collections.Counter(reason for found, reason in pairs if found == action)
-    return dict(sorted(counts.items()))
-
-
-def _write_lines(data_dir: str, split: str, name: str, rows: Iterable[dict]) -> None:
-    lines = (
-        json.dumps({name: row[name] for name in ("key", "reason", "detail")}, ensure_ascii=False)
-        for row in rows
-    )
-    path = layout.split_path(data_dir, split, name)
-    write_text(path, "".join(f"{line}\n" for line in lines))
+def _shard_rows(data_dir: str, plan: Plan) -> Iterator[tuple[pa.Table, Any]]:
+    for index in range(plan.num_shards):
+        path = layout.row_file(data_dir, plan.split, index)
+        found = read_rows(path)
+        if found is None or len(found[0]) != plan.num_images[index]:
+            raise UserError(f"{path} is missing or damaged: run the same command again")
+        yield found

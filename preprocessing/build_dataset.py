@@ -1,4 +1,4 @@
-"""`python -m preprocessing.build_dataset`: from class folders to shards and a manifest.
+"""`python -m preprocessing.build_dataset`: from photos to shards and a manifest.
 
 The build goes in four steps: list the images, plan which shard each belongs to, write the shards
 (with Beam), account for every image. A killed build goes on where it was when it is run again; a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 
 from common.command import flag, run
@@ -16,44 +17,97 @@ from common.errors import UsageError, UserError
 from common.files import require_writable, sha256_of_bytes
 from preprocessing import images, layout
 from preprocessing.account import account
+from preprocessing.bounding_boxes import read_bounding_boxes
 from preprocessing.class_list import ClassList, choose_class_list
+from preprocessing.disk_space import require_disk_space
 from preprocessing.plan import Plan, PlannedImage, deal, in_holdout, write_body
 from preprocessing.resume import is_finished, locked, settle_plan, shards_to_do
-from preprocessing.sources import list_class_folders
+from preprocessing.runners import RUNNERS, RunnerConfig
+from preprocessing.sources import Listing, list_source
 
 TRAIN, VALIDATION = "train", "validation"
+BEAM_OPTIONS = "options of Beam for the runner, such as --project=NAME"
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildConfig:
     """Flags of the command."""
 
-    input_dir: str = flag(help="directory with one folder of images for each class")
-    output_dir: str = flag(help="where the shards go; several splits may share it")
+    source: str = flag(
+        help="a directory of class folders, of images, or of class tars; a tar of one of these"
+        " (ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar), read in place; or tfds:NAME, a TFDS"
+        " data set. Local or gs://"
+    )
+    output_dir: str = flag(help="where the shards go; several splits may share it. Local or gs://")
     split: str = flag(TRAIN, help="name of the split: train, validation, test ...")
     num_shards: int = flag(8, help="how many files of records to write")
-    num_workers: int = flag(1, help="processes that write shards")
+    labels: str | None = flag(
+        None,
+        help="for images without class folders: a file with the class of each, one per line in the"
+        " order of the sorted file names, or lines of file name and class; by default ImageNet's"
+        " own for its 50,000 validation images",
+    )
     classes: str | None = flag(
         None,
         help="file with one class name per line, in the order of the class indices; without it,"
-        " ImageNet's order if all folders are its synsets, else the sorted folder names",
+        " ImageNet's order if all classes are its synsets, else the sorted class names",
     )
+    class_text: str | None = flag(
+        None,
+        help="file with a class name, a tab and what it is called in plain words per line;"
+        " ImageNet's are known",
+    )
+    bounding_boxes: str | None = flag(
+        None, help="CSV file of lines FILE NAME,XMIN,YMIN,XMAX,YMAX, in fractions of the image"
+    )
+    tfds_dir: str | None = flag(None, help="where TFDS keeps its files; its own place by default")
     seed: int = flag(0, help="of the permutation that deals images to shards")
     holdout_fraction: float = flag(
         0.0,
         help="for a single tree: --split=validation takes this fraction of its images, chosen by"
         " a hash of their names, and --split=train the rest",
     )
+    validate: str = flag(
+        images.HEADER,
+        help="how closely each image is looked at: its header and its end, or its compressed data"
+        " too, which takes about five times as long",
+        choices=(images.HEADER, images.DECODE),
+    )
+    shorter_side: int = flag(
+        0,
+        help="make images smaller whose shorter side has more pixels than this, for faster"
+        " training; 0 stores all as they are",
+    )
+    jpeg_quality: int = flag(95, help="of the images that --shorter_side makes smaller")
     max_rejected_fraction: float = flag(
-        0.05, help="fail if a larger fraction of the images cannot be used"
+        0.01, help="fail if a larger fraction of the images cannot be used"
     )
     max_pixels: int = flag(images.MAX_PIXELS, help="reject images with more pixels than this")
+    runner: str = flag(
+        RUNNERS[0],
+        help=f"what runs the Beam job; {RUNNERS[0]} is this machine. Options of other runners go"
+        " behind a '--'",
+        choices=RUNNERS,
+    )
+    num_workers: int = flag(1, help=f"processes that write shards, with {RUNNERS[0]}")
+    read_threads: int | None = flag(
+        None, help="threads in each worker that read ahead; by default 0 for files, 8 for gs://"
+    )
 
     def __post_init__(self):
         layout.require_split_name(self.split)
-        for name in ("num_shards", "num_workers", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name}={getattr(self, name)}: it must be at least 1")
+        for name, least in (
+            ("num_shards", 1),
+            ("num_workers", 1),
+            ("max_pixels", 1),
+            ("shorter_side", 0),
+            ("read_threads", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name}={value}: it must be at least {least}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise UsageError(f"--jpeg_quality={self.jpeg_quality}: it must be from 1 to 100")
         if not 0 <= self.max_rejected_fraction <= 1:
             raise UsageError(
                 f"--max_rejected_fraction={self.max_rejected_fraction}: it must be from 0 to 1"
@@ -68,14 +122,16 @@ class BuildConfig:
             )
 
 
-def build_dataset(config: BuildConfig) -> None:
-    """Builds one split of a data set: TFRecord shards and a manifest, from class folders."""
+def build_dataset(config: BuildConfig, beam_flags: tuple[str, ...] = ()) -> None:
+    """Builds one split of a data set: TFRecord shards and a manifest, from photos."""
     start = time.monotonic()
-    plan, body = make_plan(config)
+    runner = RunnerConfig(config.runner, config.num_workers, beam_flags)
+    runner.check(config.output_dir, config.source)
+    root, plan, body = make_plan(config)
     require_writable(config.output_dir, "output_dir")
     with locked(config.output_dir, config.split):
         layout.remove_temporaries(config.output_dir, config.split)
-        settle_plan(config.output_dir, plan, body)
+        plan = settle_plan(config.output_dir, plan, body)
         if is_finished(config.output_dir, plan, config.max_rejected_fraction):
             logging.info(
                 f"split {config.split!r} in {config.output_dir} is finished: nothing to do"
@@ -83,7 +139,8 @@ def build_dataset(config: BuildConfig) -> None:
             return
         todo = shards_to_do(config.output_dir, plan)
         if todo:
-            _write_shards(config, plan, todo)
+            require_disk_space(config.output_dir, plan, todo)
+            _write_shards(config, root, plan, todo, runner)
         manifest = account(config.output_dir, plan, config.max_rejected_fraction)
     seconds = time.monotonic() - start
     num_written = sum(plan.num_images[index] for index in todo)
@@ -94,72 +151,105 @@ def build_dataset(config: BuildConfig) -> None:
     )
 
 
-def make_plan(config: BuildConfig) -> tuple[Plan, bytes]:
-    """Lists the images and deals them to shards; returns the plan's header and body.
+def make_plan(config: BuildConfig) -> tuple[str, Plan, bytes]:
+    """Lists the images and deals them to shards.
+
+    Returns:
+        What the paths of the plan are relative to, the plan's header, and its body.
 
     Raises:
         UserError: there is nothing to build from, or the class list does not fit.
         UsageError: there are fewer images than shards.
     """
-    listing = list_class_folders(config.input_dir)
-    classes = choose_class_list(listing.folders, config.classes)
-    _say_what_was_found(config, len(listing.images), classes, listing.ignored_folders)
-    indices = {name: index for index, name in enumerate(classes.names)}
-    planned = [
-        PlannedImage(key, indices[folder], size)
-        for key, folder, size in listing.images
-        if not config.holdout_fraction
-        or in_holdout(key, config.holdout_fraction) == (config.split == VALIDATION)
-    ]
-    if not planned:
-        raise UserError(
-            f"--holdout_fraction={config.holdout_fraction} leaves no image of"
-            f" {len(listing.images)} to --split={config.split}"
-        )
-    shards = deal(planned, config.num_shards, config.seed)
+    listing = list_source(config.source, config.split, config.labels, config.tfds_dir)
+    classes = choose_class_list(listing.classes, config.classes, config.class_text)
+    _say_what_was_found(config, listing, classes)
+    shards = deal(_choose_images(config, listing, classes), config.num_shards, config.seed)
     body, offsets = write_body(shards)
-    names = ("split", "num_shards", "seed", "holdout_fraction", "max_pixels")
+    names = (
+        "split",
+        "num_shards",
+        "seed",
+        "holdout_fraction",
+        "validate",
+        "shorter_side",
+        "jpeg_quality",
+        "max_pixels",
+    )
+    flags = {name: getattr(config, name) for name in names}
     plan = Plan(
         split=config.split,
-        flags={name: getattr(config, name) for name in names},
+        flags=flags,
+        source={"kind": listing.kind, "name": os.path.basename(listing.root.rstrip("/"))},
         classes=classes.names,
+        class_texts=classes.texts,
         class_list_source=classes.source,
         class_list_sha256=classes.file_sha256,
-        versions=images.encoder_versions(),
+        versions=images.encoder_versions(images.ImagePolicy.of_flags(flags)),
         num_images=tuple(map(len, shards)),
+        num_bytes=tuple(sum(image.num_bytes for image in shard) for shard in shards),
         offsets=tuple(offsets),
         body_sha256=sha256_of_bytes(body),
     )
-    return plan, body
+    return listing.root, plan, body
 
 
-def _write_shards(config: BuildConfig, plan: Plan, todo: list[int]) -> None:
-    # Beam takes seconds to import, which a finished build need not wait for, and warns of parts
-    # that this project does not use.
-    logging.disable(logging.WARNING)
-    try:
-        from preprocessing.beam_job import write_shards
-    finally:
-        logging.disable(logging.NOTSET)
-    write_shards(config.input_dir, config.output_dir, plan, todo, config.num_workers)
+def _choose_images(config: BuildConfig, listing: Listing, classes: ClassList) -> list[PlannedImage]:
+    """The images of the split, by class index, with their boxes; the listing is used up.
+
+    Of a million images there would otherwise be two lists.
+    """
+    boxes = read_bounding_boxes(config.bounding_boxes) if config.bounding_boxes else {}
+    indices = {name: index for index, name in enumerate(classes.names)}
+    planned = []
+    num_listed = len(listing.images)
+    listing.images.reverse()
+    while listing.images:
+        key, class_name, num_bytes, path, offset = listing.images.pop()
+        if not config.holdout_fraction or (
+            in_holdout(key, config.holdout_fraction) == (config.split == VALIDATION)
+        ):
+            own = boxes and tuple(boxes.get(key.rpartition("/")[2], ()))
+            image = PlannedImage(key, indices[class_name], num_bytes, path, offset, own or ())
+            planned.append(image)
+    if not planned:
+        raise UserError(
+            f"--holdout_fraction={config.holdout_fraction} leaves no image of {num_listed} to"
+            f" --split={config.split}"
+        )
+    if boxes and not any(image.boxes for image in planned):
+        raise UserError(
+            f"--bounding_boxes={config.bounding_boxes} names none of the images: it has"
+            f" {next(iter(boxes))!r}, the source {planned[0].key.rpartition('/')[2]!r}"
+        )
+    return planned
 
 
-def _say_what_was_found(
-    config: BuildConfig, num_images: int, classes: ClassList, ignored: tuple[str, ...]
+def _write_shards(
+    config: BuildConfig, root: str, plan: Plan, todo: list[int], runner: RunnerConfig
 ) -> None:
+    # Beam takes seconds to import, which a finished build need not wait for.
+    from preprocessing.runners.job import write_shards
+
+    write_shards(root, config.output_dir, plan, todo, runner, config.read_threads)
+
+
+def _say_what_was_found(config: BuildConfig, listing: Listing, classes: ClassList) -> None:
     origin = {
         "file": f"as in {config.classes}",
         "imagenet": "ImageNet's own order",
-        "folders": "the sorted folder names",
+        "folders": "the source's own order",
     }[classes.source]
     logging.info(
-        f"{config.input_dir}: {num_images} images, {len(classes.names)} classes ({origin})"
+        f"{config.source} ({listing.kind}): {len(listing.images)} images, {len(classes.names)}"
+        f" classes ({origin})"
     )
-    if ignored:
+    if listing.ignored:
         logging.warning(
-            f"{len(ignored)} folders inside class folders are passed over, {ignored[0]!r} first"
+            f"{len(listing.ignored)} names that are no images of a class are passed over,"
+            f" {listing.ignored[0]!r} first"
         )
 
 
 if __name__ == "__main__":
-    run(build_dataset, BuildConfig)
+    run(build_dataset, BuildConfig, passthrough=BEAM_OPTIONS)

@@ -110,23 +110,6 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def stored_jpeg(serialized: bytes) -> bytes:
-    """The image of a serialized example, without TensorFlow.
-
-    Raises:
-        ValueError: there is none.
-    """
-    features = _content(serialized, 0)
-    position = 0
-    while position < len(features):
-        entry = _content(features, position)
-        if entry.startswith(_ENCODED_KEY):
-            feature = _content(entry, len(_ENCODED_KEY))
-            return _content(_content(feature, 0), 0)
-        position += 1 + len(_varint(len(entry))) + len(entry)
-    raise ValueError("the example has no image/encoded")
-
-
 class _ClassEntries(NamedTuple):
     """The entries that depend on the class alone, by where they stand."""
 
@@ -185,18 +168,6 @@ def _field(tag: bytes, content: bytes) -> bytes:
 def _utf8(text: str) -> bytes:
     """UTF-8 in every locale; bytes of a file name that are none stay as they are."""
     return text.encode("utf-8", "surrogateescape")
-
-
-def _content(message: bytes, position: int) -> bytes:
-    """What `_field` has put at `position`."""
-    size = shift = 0
-    more = True
-    while more:
-        position += 1
-        more = message[position] > 0x7F
-        size |= (message[position] & 0x7F) << shift
-        shift += 7
-    return message[position + 1 : position + 1 + size]
 
 
 def _varint(value: int) -> bytes:

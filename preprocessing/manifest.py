@@ -1,4 +1,4 @@
-"""What a data set is: counts, hashes, and the table of its records."""
+"""What a finished split is: its counts, its hashes, and what decided them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomic_write, read_json, sha256_of_file, write_json
+from common.files import exists, read_json, sha256_of_file, write_json
 from common.labels import LabelNumbering
 from preprocessing import layout
+from preprocessing.records import load_table
 
 STORED_INPUT = {
     "feature": "image/encoded",
@@ -27,12 +27,21 @@ STORED_INPUT = {
 
 @dataclasses.dataclass(frozen=True)
 class ShardInfo:
-    """One file of records."""
+    """One file of records.
+
+    Attributes:
+        name: of the file.
+        num_examples: records in it.
+        num_bytes: of the file.
+        digest: SHA-256 that vouches for its bytes (see `shard_digest`).
+        crc32c: of the file, as Cloud Storage tells it.
+    """
 
     name: str
     num_examples: int
     num_bytes: int
-    sha256: str
+    digest: str
+    crc32c: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +52,20 @@ class Manifest:
         split: name of the split.
         num_examples: records in all shards.
         classes: class names in the order of their indices.
+        class_texts: what each class is called in plain words.
         class_list_source: `file`, `imagenet` or `folders`.
         class_list_sha256: SHA-256 of the class file, when there was one.
         labels: numbering of the stored `image/class/label`; the stored `label` is the class index.
         stored_input: what a record's image is.
         examples_per_class: records of each class, in the order of `classes`.
         shards: the files, in order.
-        num_listed: images found in the input.
-        num_repaired: images that were encoded anew.
+        num_listed: images found in the source.
+        num_repaired: images that were encoded anew, since decoders would not read them as they are.
+        num_resized: images that were made smaller.
+        num_duplicates: stored images whose bytes are those of another one before them.
         rejected: number of images that are not in, by reason.
         seed: of the permutation that dealt the images to the shards.
+        source: what the images were listed from: its kind, and its name without folders.
         flags: all flags that decide the bytes of the shards.
         versions: of the libraries that decide the bytes of the shards and the table.
         records_sha256: SHA-256 of the table of records.
@@ -63,6 +76,7 @@ class Manifest:
     split: str
     num_examples: int
     classes: tuple[str, ...]
+    class_texts: tuple[str, ...]
     class_list_source: str
     class_list_sha256: str | None
     labels: LabelNumbering
@@ -71,8 +85,11 @@ class Manifest:
     shards: tuple[ShardInfo, ...]
     num_listed: int
     num_repaired: int
+    num_resized: int
+    num_duplicates: int
     rejected: dict[str, int]
     seed: int
+    source: dict[str, str]
     flags: dict[str, Any]
     versions: dict[str, str]
     records_sha256: str
@@ -95,7 +112,7 @@ def load_manifest(data_dir: str, split: str) -> Manifest:
         UserError: there is none, or it is damaged.
     """
     path = layout.split_path(data_dir, split, layout.MANIFEST)
-    if not os.path.isfile(path):
+    if not exists(path):
         raise UserError(
             f"{path} does not exist: there is no finished split {split!r} in {data_dir};"
             f" `python -m preprocessing.build_dataset --output_dir={data_dir} --split={split} ...`"
@@ -110,7 +127,7 @@ def load_manifest(data_dir: str, split: str) -> Manifest:
     try:
         value["labels"] = LabelNumbering(**value["labels"])
         value["shards"] = tuple(ShardInfo(**shard) for shard in value["shards"])
-        for name in ("classes", "examples_per_class"):
+        for name in ("classes", "class_texts", "examples_per_class"):
             value[name] = tuple(value[name])
         return Manifest(**value, sha256=sha256_of_file(path))
     except (KeyError, TypeError) as error:
@@ -119,59 +136,12 @@ def load_manifest(data_dir: str, split: str) -> Manifest:
         ) from None
 
 
-def save_records(data_dir: str, split: str, columns: dict[str, Any]) -> str:
-    """Writes the table of records, a row per listed image, and returns its SHA-256.
-
-    Columns: `key` (folder/file), `sha256` (of the source file), `label` (class index), `class`,
-    `shard` (number), `offset` and `length` of the framed record in bytes (-1 and 0 when rejected),
-    `width`, `height`, `action` (verbatim, repaired or rejected), `reason`. Rows stand in the order
-    of the shards.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    kinds = {np.dtype(np.int32): pa.int32(), np.dtype(np.int64): pa.int64()}
-    table = pa.table(
-        {
-            name: pa.array(values, kinds[values.dtype])
-            if isinstance(values, np.ndarray)
-            else pa.array(values, pa.string())
-            for name, values in columns.items()
-        }
-    )
-    path = layout.split_path(data_dir, split, layout.RECORDS)
-    with atomic_write(path) as file:
-        pyarrow.parquet.write_table(table, file, compression="zstd")
-    return sha256_of_file(path)
-
-
-def load_records(
-    data_dir: str, split: str, columns: list[str] | None = None
-) -> dict[str, np.ndarray | list[str]]:
-    """Reads the table of records (see `save_records`): numbers as arrays, text as lists.
-
-    Raises:
-        UserError: the table is missing or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    path = layout.split_path(data_dir, split, layout.RECORDS)
-    try:
-        table = pyarrow.parquet.read_table(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    return {
-        name: column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
-
-
 def shard_offsets(data_dir: str, split: str) -> list[np.ndarray]:
     """Where each record of each shard begins: one int64 array of byte offsets per shard."""
-    records = load_records(data_dir, split, ["shard", "offset"])
-    stored = records["offset"] >= 0
-    shards, offsets = records["shard"][stored], records["offset"][stored]
+    table = load_table(data_dir, split, ["shard", "offset"])
+    shards, offsets = (table.column(name).to_numpy() for name in ("shard", "offset"))
+    stored = offsets >= 0
+    shards, offsets = shards[stored], offsets[stored]
     num_shards = len(load_manifest(data_dir, split).shards)
     bounds = np.searchsorted(shards, np.arange(num_shards + 1))
     return [offsets[start:end] for start, end in itertools.pairwise(bounds)]

@@ -6,154 +6,162 @@ renamed when it is whole, so doing it twice, or in two places at once, is harmle
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable
+from typing import BinaryIO
 
 from common.command import explain_system_error
 from common.errors import UserError
-from common.files import atomic_write, read_json, sha256_of_bytes, sha256_of_file, write_json
+from common.files import atomic_write, join
 from preprocessing import images, layout
 from preprocessing.examples import encode_example
+from preprocessing.gather_writer import GatherWriter
 from preprocessing.plan import Plan, PlannedImage, read_shard
+from preprocessing.records import DETAIL, ShardSummary, schema, write_rows
+from preprocessing.shard_digest import ShardDigest
+from preprocessing.sources.reader import SourceReader, Unreadable
 from preprocessing.tfrecord import frame
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What came of one planned image.
+class ShardResult:
+    """A finished shard: bytes of its file, and how many images came to which end.
 
     Attributes:
-        sha256: of the source file's bytes; "" if they could not be read.
-        offset: where the record begins in the shard, in bytes; -1 if the image was rejected.
-        length: of the record with its framing, in bytes.
-        width: pixels per row of the stored image; 0 when not known.
-        height: rows of the stored image; 0 when not known.
-        action: `verbatim`, `repaired` or `rejected`.
-        reason: why it was repaired or rejected.
-        detail: more on the reason.
+        num_bytes: of the file.
+        counts: images by what became of them: `verbatim`, `repaired`, `resized`,
+            `rejected: REASON`.
     """
 
-    sha256: str
-    offset: int
-    length: int
-    width: int
-    height: int
-    action: str
-    reason: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-    """A finished shard: size and SHA-256 of its file, and a row for each planned image."""
-
     num_bytes: int
-    sha256: str
-    rows: tuple[Row, ...]
+    counts: dict[str, int]
 
 
-def write_shard(input_dir: str, data_dir: str, plan: Plan, index: int) -> ShardResult:
+def write_shard(
+    source: str, data_dir: str, plan: Plan, index: int, read_threads: int | None = None
+) -> ShardResult:
     """Writes shard `index` of `plan` and its row file.
+
+    Args:
+        source: what the paths of the plan are relative to.
+        data_dir: where plan and shards lie.
+        plan: header of the plan.
+        index: number of the shard.
+        read_threads: threads that read ahead; None leaves it to the kind of source.
 
     Raises:
         UserError: it cannot be written; the temporary file is gone.
     """
-    path = os.path.join(data_dir, plan.shard_name(index))
+    path = join(data_dir, plan.shard_name(index))
+    planned = read_shard(data_dir, plan, index)
     try:
-        result = _write_records(path, input_dir, plan, read_shard(data_dir, plan, index))
-        write_json(layout.row_file(data_dir, plan.split, index), _to_columns(result))
+        with (
+            SourceReader(source, read_threads) as reader,
+            atomic_write(path, buffering=0) as file,
+        ):
+            writer = _ShardWriter(file, plan, index, os.path.basename(source))
+            for image, content in reader.read_ahead(planned):
+                writer.add(image, content)
+            writer.flush()
+        write_rows(layout.row_file(data_dir, plan.split, index), writer.columns, writer.summary())
     except OSError as error:
         error.filename = error.filename or path
         reason = explain_system_error(error) or f"cannot write {path}: {error.strerror}"
         raise UserError(f"{reason} (finished shards are kept)") from error
-    return result
+    return ShardResult(writer.position, dict(writer.counts))
 
 
-def load_result(data_dir: str, plan: Plan, index: int) -> ShardResult | None:
-    """What the row file of a shard says; None if there is no whole one."""
+class _ShardWriter:
+    """Adds images to an open shard and keeps a row for each."""
+
+    def __init__(self, file: BinaryIO, plan: Plan, index: int, source_name: str):
+        self._file = GatherWriter(file)
+        self._plan, self._index, self._source_name = plan, index, source_name
+        self._policy = images.ImagePolicy.of_flags(plan.flags)
+        self._digest = ShardDigest()
+        self.position = 0
+        self.columns: dict[str, list] = {name: [] for name in (*schema().names, DETAIL)}
+        self._append = [self.columns[name].append for name in self.columns]
+        self.counts: collections.Counter[str] = collections.Counter()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def summary(self) -> ShardSummary:
+        return ShardSummary(self.position, self._digest.digest, self._digest.crc32c)
+
+    def add(self, image: PlannedImage, content: bytes | Unreadable) -> None:
+        if isinstance(content, Unreadable):
+            sha256, found = "", images.reject(images.UNREADABLE, str(content))
+        else:
+            _require_planned_size(image, content)
+            digest = hashlib.sha256(content)
+            sha256, found = digest.hexdigest(), images.inspect(content, self._policy)
+        offset, length, jpeg_offset = -1, 0, -1
+        if found.action == images.REJECTED:
+            self.counts[f"{images.REJECTED}: {found.reason}"] += 1
+        else:
+            self.counts[found.action] += 1
+            if found.content is not content:
+                digest = hashlib.sha256(found.content)
+            offset = self.position
+            before, after = self._frame(image, found)
+            self._file.add(before, found.content, after)
+            self._digest.add(before, found.content, after, digest.digest())
+            jpeg_offset = offset + len(before)
+            length = len(before) + len(found.content) + len(after)
+            self.position += length
+        row = (
+            _as_text(image.key),
+            sha256,
+            image.class_index,
+            self._plan.classes[image.class_index],
+            self._index,
+            offset,
+            length,
+            jpeg_offset,
+            len(found.content),
+            found.width,
+            found.height,
+            found.action,
+            found.reason,
+            _as_text(image.path or self._source_name),
+            image.offset,
+            found.detail,
+        )
+        for append, value in zip(self._append, row, strict=True):
+            append(value)
+
+    def _frame(self, image: PlannedImage, found: images.Inspection) -> tuple[bytes, bytes]:
+        """What comes before and after the image in its framed record."""
+        head, jpeg, tail = encode_example(
+            found.content,
+            width=found.width,
+            height=found.height,
+            class_index=image.class_index,
+            class_name=self._plan.classes[image.class_index],
+            class_text=self._plan.class_texts[image.class_index],
+            file_name=image.key.rpartition("/")[2],
+            boxes=image.boxes,
+        )
+        header, footer = frame((head, jpeg, tail))
+        return header + head, tail + footer
+
+
+def _require_planned_size(image: PlannedImage, content: bytes) -> None:
+    if len(content) != image.num_bytes:
+        raise UserError(
+            f"{image.key!r} has {len(content)} bytes, but had {image.num_bytes} when the images"
+            " were listed: leave the source alone while a data set is built, and run again"
+        )
+
+
+def _as_text(name: str) -> str:
+    """A file's name may be any bytes, a text column may not."""
     try:
-        value = read_json(layout.row_file(data_dir, plan.split, index))
-        columns = value["columns"]
-        rows = tuple(Row(*row) for row in zip(*(columns[name] for name in _COLUMNS), strict=True))
-        result = ShardResult(value["num_bytes"], value["sha256"], rows)
-    except (UserError, KeyError, TypeError, ValueError):
-        return None
-    return result if len(rows) == plan.num_images[index] else None
-
-
-def is_whole(data_dir: str, plan: Plan, index: int) -> bool:
-    """Whether a shard need not be written again: its file is what its row file says, by SHA-256.
-
-    One with files that could not be read is not: that lies outside them and may be mended by now.
-    """
-    result = load_result(data_dir, plan, index)
-    if result is None or any(row.reason == images.UNREADABLE for row in result.rows):
-        return False
-    path = os.path.join(data_dir, plan.shard_name(index))
-    if not os.path.isfile(path) or os.path.getsize(path) != result.num_bytes:
-        return False
-    return sha256_of_file(path) == result.sha256
-
-
-_COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-
-
-def _to_columns(result: ShardResult) -> dict:
-    columns = {name: [getattr(row, name) for row in result.rows] for name in _COLUMNS}
-    return {"num_bytes": result.num_bytes, "sha256": result.sha256, "columns": columns}
-
-
-def _write_records(
-    path: str, input_dir: str, plan: Plan, planned: Iterable[PlannedImage]
-) -> ShardResult:
-    digest = hashlib.sha256()
-    rows = []
-    position = 0
-    with atomic_write(path) as file:
-        for image in planned:
-            sha256, found = _look_at(os.path.join(input_dir, image.key), plan.flags["max_pixels"])
-            length = 0
-            if found.action != images.REJECTED:
-                for part in _record(image, found, plan.classes[image.class_index]):
-                    file.write(part)
-                    digest.update(part)
-                    length += len(part)
-            rows.append(
-                Row(
-                    sha256,
-                    position if length else -1,
-                    length,
-                    found.width,
-                    found.height,
-                    found.action,
-                    found.reason,
-                    found.detail,
-                )
-            )
-            position += length
-    return ShardResult(position, digest.hexdigest(), tuple(rows))
-
-
-def _look_at(path: str, max_pixels: int) -> tuple[str, images.Inspection]:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            content = file.readall()
-    except OSError as error:
-        return "", images.reject(images.UNREADABLE, error.strerror)
-    return sha256_of_bytes(content), images.inspect(content, max_pixels)
-
-
-def _record(image: PlannedImage, found: images.Inspection, class_name: str) -> tuple[bytes, ...]:
-    """The parts of a framed record; the image is one of them, not a copy."""
-    parts = encode_example(
-        found.content,
-        width=found.width,
-        height=found.height,
-        class_index=image.class_index,
-        class_name=class_name,
-        file_name=image.key.rpartition("/")[2],
-    )
-    header, footer = frame(parts)
-    return header, *parts, footer
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name

@@ -8,21 +8,27 @@ and so which source image, is damaged.
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import dataclasses
 import logging
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.command import flag, run
 from common.errors import UserError
-from common.files import sha256_of_file
+from common.files import exists, join, sha256_of_file
+from common.progress import Progress
 from preprocessing import images, layout
-from preprocessing.examples import stored_jpeg
-from preprocessing.manifest import Manifest, ShardInfo, load_manifest, load_records
+from preprocessing.manifest import Manifest, load_manifest
 from preprocessing.plan import load_plan
-from preprocessing.tfrecord import payload_of
+from preprocessing.records import load_table
+from preprocessing.verify_shard import ShardRows, faults_of_shard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,9 @@ class VerifyConfig:
 
     data_dir: str = flag(help="directory of the shards: --output_dir of the build")
     split: str = flag("train", help="name of the split")
-    deep: bool = flag(False, help="also decode every image")
+    deep: bool = flag(
+        False, help="also decode every image, which takes about ten times as long as hashing them"
+    )
 
 
 def verify(config: VerifyConfig) -> None:
@@ -61,47 +69,54 @@ def find_faults(data_dir: str, manifest: Manifest, deep: bool = False) -> Iterat
     """Yields a line for each thing that is not as the manifest says, in the order of the shards."""
     yield from _faults_of_plan(data_dir, manifest)
     path = layout.split_path(data_dir, manifest.split, layout.RECORDS)
-    records = None
-    if not os.path.isfile(path):
+    table = None
+    if not exists(path):
         yield f"{path} is missing"
     elif sha256_of_file(path) != manifest.records_sha256:
         yield f"{path} is damaged or was edited: its SHA-256 is not the manifest's"
     else:
-        records = load_records(data_dir, manifest.split)
-    if records is not None:
-        yield from _faults_of_counts(manifest, records)
-    by_hash = {shard.sha256: shard.name for shard in manifest.shards}
-    for index, shard in enumerate(manifest.shards):
-        rows = _ShardRows(records, index) if records is not None else None
-        yield from _faults_of_shard(data_dir, shard, rows, by_hash, deep)
+        table = load_table(data_dir, manifest.split)
+        yield from _faults_of_counts(manifest, table)
+    yield from _faults_of_shards(data_dir, manifest, table, deep)
     known = {shard.name for shard in manifest.shards}
-    for name in layout.find_shards(data_dir, manifest.split):
-        if name not in known:
-            yield (
-                f"{os.path.join(data_dir, name)} is not in the manifest, but readers would take it"
-                " for a shard: delete it"
-            )
+    for name in sorted(layout.find_shards(data_dir, manifest.split).keys() - known):
+        yield (
+            f"{join(data_dir, name)} is not in the manifest, but readers would take it for a shard:"
+            " delete it"
+        )
 
 
-class _ShardRows:
-    """The rows of the records table that belong to one shard and are stored in it, in order."""
+def _faults_of_shards(
+    data_dir: str, manifest: Manifest, table: pa.Table | None, deep: bool
+) -> Iterator[str]:
+    """Looks at several shards at once: hashing, reading and decoding leave the interpreter free."""
+    names = {shard.crc32c: shard.name for shard in manifest.shards}
+    bounds: np.ndarray | None = None
+    if table is not None:
+        bounds = np.searchsorted(table["shard"].to_numpy(), range(len(manifest.shards) + 1))
 
-    def __init__(self, records: dict, index: int):
-        start, end = np.searchsorted(records["shard"], (index, index + 1))
-        stored = np.flatnonzero(records["offset"][start:end] >= 0) + start
-        self.keys = [records["key"][row] for row in stored]
-        self.offsets = records["offset"][stored].tolist()
-        self.lengths = records["length"][stored].tolist()
+    def look_at(index: int) -> list[str]:
+        rows = None
+        if table is not None:
+            rows = ShardRows.of_table(table.slice(bounds[index], bounds[index + 1] - bounds[index]))
+        return list(faults_of_shard(data_dir, manifest.shards[index], rows, names, deep))
 
-    def name(self, number: int) -> str:
-        return f"record {number} ({self.keys[number]})"
+    num_bytes = sum(shard.num_bytes for shard in manifest.shards)
+    with (
+        Progress(num_bytes, "B", f"verifying {manifest.split}", unit_scale=True) as progress,
+        concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool,
+    ):
+        found = pool.map(look_at, range(len(manifest.shards)))
+        for shard, faults in zip(manifest.shards, found, strict=True):
+            progress.update(shard.num_bytes)
+            yield from faults
 
 
 def _faults_of_plan(data_dir: str, manifest: Manifest) -> Iterator[str]:
     header = layout.split_path(data_dir, manifest.split, layout.PLAN)
     body = layout.split_path(data_dir, manifest.split, layout.PLAN_BODY)
     for path in (header, body):
-        if not os.path.isfile(path):
+        if not exists(path):
             yield f"{path} is missing"
             return
     if sha256_of_file(header) != manifest.plan_sha256:
@@ -120,89 +135,35 @@ def _faults_of_plan(data_dir: str, manifest: Manifest) -> Iterator[str]:
             yield f"the manifest was edited: its {name} are not those of {layout.PLAN}"
 
 
-def _faults_of_counts(manifest: Manifest, records: dict) -> Iterator[str]:
-    stored = records["offset"] >= 0
-    per_class = np.bincount(records["label"][stored], minlength=len(manifest.classes))
-    actions = collections.Counter(records["action"])
-    reasons = collections.Counter(
-        reason
-        for action, reason in zip(records["action"], records["reason"], strict=True)
-        if action == images.REJECTED
+def _faults_of_counts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
+    labels, shards, offsets, lengths = (
+        table.column(name).to_numpy() for name in ("label", "shard", "offset", "length")
     )
-    per_shard = np.bincount(records["shard"][stored], minlength=len(manifest.shards))
-    sizes = np.bincount(
-        records["shard"], weights=records["length"], minlength=len(manifest.shards)
-    ).astype(np.int64)
+    stored = offsets >= 0
+    ends = collections.Counter(
+        zip(table["action"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    )
+    rejected = {reason: n for (action, reason), n in ends.items() if action == images.REJECTED}
+    num_of = {
+        action: sum(n for (end, _), n in ends.items() if end == action)
+        for action in (images.REPAIRED, images.RESIZED)
+    }
+    num_shards = len(manifest.shards)
+    sizes = np.bincount(shards, weights=lengths, minlength=num_shards).astype(np.int64)
+    counts = np.bincount(shards[stored], minlength=num_shards)
+    per_class = np.bincount(labels[stored], minlength=len(manifest.classes))
     for name, counted, told in (
         ("num_listed", len(stored), manifest.num_listed),
         ("num_examples", int(stored.sum()), manifest.num_examples),
-        ("num_repaired", actions[images.REPAIRED], manifest.num_repaired),
-        ("rejected", dict(reasons), manifest.rejected),
+        ("num_repaired", num_of[images.REPAIRED], manifest.num_repaired),
+        ("num_resized", num_of[images.RESIZED], manifest.num_resized),
+        ("rejected", rejected, manifest.rejected),
         ("examples_per_class", per_class.tolist(), list(manifest.examples_per_class)),
-        ("shards", per_shard.tolist(), [shard.num_examples for shard in manifest.shards]),
+        ("shards", counts.tolist(), [shard.num_examples for shard in manifest.shards]),
         ("sizes of shards", sizes.tolist(), [shard.num_bytes for shard in manifest.shards]),
     ):
         if counted != told:
             yield f"the manifest's {name} are not what {layout.RECORDS} counts: one was edited"
-
-
-def _faults_of_shard(
-    data_dir: str, shard: ShardInfo, rows: _ShardRows | None, by_hash: dict[str, str], deep: bool
-) -> Iterator[str]:
-    path = os.path.join(data_dir, shard.name)
-    if not os.path.isfile(path):
-        yield f"{path} is missing ({shard.num_examples} records)"
-        return
-    size = os.path.getsize(path)
-    found = sha256_of_file(path)
-    if found in by_hash and by_hash[found] != shard.name:
-        yield f"{path} holds the bytes of {by_hash[found]}: they were swapped or copied"
-        return
-    if size < shard.num_bytes:
-        lost = _first_lost(rows, size)
-        yield f"{path} is cut: {size} of {shard.num_bytes} bytes{lost}"
-    elif size > shard.num_bytes:
-        yield f"{path} is too long: {size} bytes instead of {shard.num_bytes}"
-    if found != shard.sha256 and rows is not None:
-        damaged = list(_damaged_records(path, rows, size))
-        for number in damaged:
-            yield f"{path} is damaged in {rows.name(number)}"
-        if not damaged and size == shard.num_bytes:
-            yield (
-                f"{path} is not the file of the manifest, though each record's checksum is right:"
-                " one of them was replaced or edited"
-            )
-    elif found != shard.sha256 and size == shard.num_bytes:
-        yield f"{path} is damaged: its SHA-256 is not the manifest's"
-    if deep and rows is not None and found == shard.sha256:
-        yield from _undecodable(path, rows)
-
-
-def _first_lost(rows: _ShardRows | None, size: int) -> str:
-    if rows is None:
-        return ""
-    ends = map(sum, zip(rows.offsets, rows.lengths, strict=True))
-    number = next((number for number, end in enumerate(ends) if end > size), None)
-    return "" if number is None else f", from {rows.name(number)} on"
-
-
-def _damaged_records(path: str, rows: _ShardRows, size: int) -> Iterator[int]:
-    """Numbers of the records inside the file whose checksums or places are wrong."""
-    with open(path, "rb") as file:
-        for number, (offset, length) in enumerate(zip(rows.offsets, rows.lengths, strict=True)):
-            if offset + length > size:
-                return
-            file.seek(offset)
-            if payload_of(file.read(length)) is None:
-                yield number
-
-
-def _undecodable(path: str, rows: _ShardRows) -> Iterator[str]:
-    with open(path, "rb") as file:
-        for number, length in enumerate(rows.lengths):
-            reason = images.decode_error(stored_jpeg(payload_of(file.read(length))))
-            if reason:
-                yield f"{path}: the image of {rows.name(number)} cannot be decoded: {reason}"
 
 
 if __name__ == "__main__":

@@ -132,7 +132,11 @@ def closure_at_import(*modules: str) -> set[str]:
 
 def test_what_a_beam_worker_loads_needs_no_tensorflow():
     # A worker starts with the first, and unpickles what the second defines.
-    modules = ("preprocessing.beam_worker", "preprocessing.beam_job", "preprocessing.shard_writer")
+    modules = (
+        "preprocessing.runners.worker",
+        "preprocessing.runners.job",
+        "preprocessing.shard_writer",
+    )
     loaded = closure_at_import(*modules)
     assert "preprocessing.examples" in loaded
     assert not {name for name in loaded if fits(name, (*HEAVY, "training", "loaders", "pipeline"))}

@@ -118,7 +118,7 @@ def data_dir(photos) -> pathlib.Path:
     directory = photos.parent / "data"
     for split in ("train", "validation"):
         code = start(
-            "build", input_dir=photos / split, output_dir=directory, split=split, num_shards=3
+            "build", source=photos / split, output_dir=directory, split=split, num_shards=3
         )
         assert code == 0
     return directory
@@ -147,7 +147,7 @@ def real_data(reference_data, tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("real")
     code = start(
         "build",
-        input_dir=reference_data / "imagenet_sample",
+        source=reference_data / "imagenet_sample",
         output_dir=directory,
         split="validation",
         num_shards=8,

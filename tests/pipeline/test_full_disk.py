@@ -45,9 +45,9 @@ def require_no_leavings(disk: pathlib.Path, *results: str) -> None:
 
 def test_build(command, photos, small_disk):
     fill(small_disk, leave=60_000)
-    flags = {"input_dir": photos / "train", "output_dir": small_disk / "data"}
+    flags = {"source": photos / "train", "output_dir": small_disk / "data"}
     outcome = command("build", **flags)
-    require_one_line(outcome, FAILED, "the disk is full while writing")
+    require_one_line(outcome, FAILED, "free some space")
     require_no_leavings(small_disk, "manifest.json")
     (small_disk / "fill").unlink()
     assert command("build", **flags).code == 0

@@ -24,12 +24,10 @@ def places(data_dir, model_dir, photos, tmp_path_factory) -> dict[str, pathlib.P
     (root / "no_photos" / "cat").mkdir(parents=True)
     draw_folders(root / "two_photos", 2)
     shutil.rmtree(root / "two_photos" / "fox")
-    assert (
-        start("build", input_dir=root / "two_photos", output_dir=root / "two", split="train") == 2
-    )
+    assert start("build", source=root / "two_photos", output_dir=root / "two", split="train") == 2
     code = start(
         "build",
-        input_dir=root / "two_photos",
+        source=root / "two_photos",
         output_dir=root / "two",
         split="validation",
         num_shards=1,
@@ -54,7 +52,7 @@ def places(data_dir, model_dir, photos, tmp_path_factory) -> dict[str, pathlib.P
     return {"data": data_dir, "model": model_dir, "photos": photos, "root": root}
 
 
-BUILD = {"input_dir": "{photos}/train", "output_dir": "{new}"}
+BUILD = {"source": "{photos}/train", "output_dir": "{new}"}
 TRAIN = {"data_dir": "{data}", "model_dir": "{new}", "resolution": 32}
 EVALUATE = {"checkpoint_path": "{model}", "data_dir": "{data}", "output": "{new}"}
 EXPORT = {"checkpoint_path": "{model}", "data_dir": "{data}", "export_dir": "{new}"}
@@ -63,10 +61,10 @@ RUN = {"dataset": "{photos}", "work_dir": "{new}"}
 
 # (command, its good flags, what is changed in them, exit code, what the line says)
 MISTAKES = [
-    ("build", BUILD, {"input_dir": "{root}/gone"}, FAILED, "{root}/gone"),
-    ("build", BUILD, {"input_dir": "{root}/file"}, FAILED, "{root}/file"),
-    ("build", BUILD, {"input_dir": "{root}/empty"}, FAILED, "{root}/empty"),
-    ("build", BUILD, {"input_dir": "{root}/no_photos"}, FAILED, "no files"),
+    ("build", BUILD, {"source": "{root}/gone"}, FAILED, "{root}/gone"),
+    ("build", BUILD, {"source": "{root}/file"}, FAILED, "{root}/file"),
+    ("build", BUILD, {"source": "{root}/empty"}, FAILED, "{root}/empty"),
+    ("build", BUILD, {"source": "{root}/no_photos"}, FAILED, "no files"),
     ("build", BUILD, {"num_shards": 0}, USAGE, "--num_shards=0"),
     ("build", BUILD, {"num_shards": "many"}, USAGE, "num_shards"),
     ("build", BUILD, {"num_shards": 1000}, USAGE, "48 at most"),
@@ -196,7 +194,7 @@ def test_splits_of_different_classes_are_refused(command, photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     shutil.rmtree(tmp_path / "photos" / "validation" / "dog")
     for split in ("train", "validation"):
-        flags = {"input_dir": tmp_path / "photos" / split, "output_dir": tmp_path / "data"}
+        flags = {"source": tmp_path / "photos" / split, "output_dir": tmp_path / "data"}
         assert command("build", split=split, num_shards=1, **flags).code == 0
     outcome = command("train", data_dir=tmp_path / "data", model_dir=tmp_path / "model", **TINY)
     require_one_line(outcome, FAILED, "'dog'")
@@ -205,7 +203,7 @@ def test_splits_of_different_classes_are_refused(command, photos, tmp_path):
 
 def test_classes_in_another_order_are_refused(command, model_dir, photos, tmp_path):
     (tmp_path / "classes.txt").write_text("dog\ncat\nfox\n")
-    flags = {"input_dir": photos / "validation", "output_dir": tmp_path, "num_shards": 1}
+    flags = {"source": photos / "validation", "output_dir": tmp_path, "num_shards": 1}
     outcome = command("build", split="validation", classes=tmp_path / "classes.txt", **flags)
     assert outcome.code == 0
     outcome = command("evaluate", checkpoint_path=model_dir, data_dir=tmp_path)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -19,7 +20,7 @@ from loaders.zoo import load_zoo
 from loaders.zoo_plot import draw
 from pipeline.report import ReportConfig, write_report
 from pipeline.report_sections import accuracy_interval, confused_pairs, describe_history
-from preprocessing import examples, manifest, tfrecord
+from preprocessing import examples, manifest, records, tfrecord
 
 HOSTILE = '<img src="http://evil.example/x" onerror=alert(1)>'
 CLASSES = (HOSTILE, "$1 & 'two'", "plain")
@@ -33,36 +34,42 @@ REJECTED = [
 def write_split(data_dir, split, per_class):
     """A finished split of one shard with pictures of one colour a class."""
     (data_dir / split).mkdir(parents=True)
-    names = ("key", "label", "shard", "offset", "length", "width", "height", "action")
     rows, content = [], b""
     for index in np.repeat(np.arange(len(CLASSES)), per_class):
         buffer = io.BytesIO()
-        Image.new("RGB", (64 + len(rows), 48), COLORS[index]).save(buffer, "JPEG", quality=95)
+        size = (64 + len(rows), 48)
+        Image.new("RGB", size, COLORS[index]).save(buffer, "JPEG", quality=95)
         name = f"{len(rows) % per_class}.JPEG"  # The same names in each class.
-        parts = examples.encode_example(
-            buffer.getvalue(), 64 + len(rows), 48, int(index), CLASSES[index], name
+        head, jpeg, tail = examples.encode_example(
+            buffer.getvalue(),
+            width=size[0],
+            height=size[1],
+            class_index=int(index),
+            class_name=CLASSES[index],
+            class_text=CLASSES[index],
+            file_name=name,
         )
-        header, footer = tfrecord.frame(parts)
-        record = b"".join((header, *parts, footer))
+        header, footer = tfrecord.frame((head, jpeg, tail))
+        record = b"".join((header, head, jpeg, tail, footer))
         rows.append(
-            (
-                f"c{index}/{name}",
-                index,
-                0,
-                len(content),
-                len(record),
-                64 + len(rows),
-                48,
-                "verbatim",
-            )
+            {
+                "key": f"c{index}/{name}",
+                "label": int(index),
+                "offset": len(content),
+                "length": len(record),
+                "jpeg_offset": len(content) + len(header) + len(head),
+                "jpeg_length": len(jpeg),
+                "width": size[0],
+                "height": size[1],
+                "action": "verbatim",
+            }
         )
         content += record
-    rows.append(("plain/a.JPEG", 2, 0, -1, 0, 0, 0, "rejected"))
+    rows.append({"key": "plain/a.JPEG", "label": 2, "offset": -1, "action": "rejected"})
     (data_dir / f"{split}-00000-of-00001").write_bytes(content)
-    columns = {
-        name: list(values) if name in ("key", "action") else np.array(values, np.int64)
-        for name, values in zip(names, zip(*rows, strict=True), strict=True)
-    }
+    empty = {field.name: "" if field.type == "string" else 0 for field in records.schema()}
+    table = pa.Table.from_pylist([empty | row for row in rows], records.schema())
+    records.save_records(str(data_dir), split, [table])
     lines = REJECTED if split == "train" else []
     for file, listed in (("rejected.jsonl", lines), ("repaired.jsonl", [])):
         (data_dir / split / file).write_text("".join(json.dumps(row) + "\n" for row in listed))
@@ -72,19 +79,25 @@ def write_split(data_dir, split, per_class):
             split=split,
             num_examples=len(rows) - 1,
             classes=CLASSES,
+            class_texts=CLASSES,
             class_list_source="folders",
             class_list_sha256=None,
             labels=LabelNumbering(len(CLASSES), 1),
             stored_input=manifest.STORED_INPUT,
             examples_per_class=(per_class,) * len(CLASSES),
-            shards=(manifest.ShardInfo(f"{split}-00000-of-00001", len(rows) - 1, 0, ""),),
+            shards=(
+                manifest.ShardInfo(f"{split}-00000-of-00001", len(rows) - 1, len(content), "", ""),
+            ),
             num_listed=len(rows),
             num_repaired=0,
+            num_resized=0,
+            num_duplicates=0,
             rejected={"truncated": 1},
             seed=0,
+            source={"kind": "class folders", "name": "photos"},
             flags={},
             versions={},
-            records_sha256=manifest.save_records(str(data_dir), split, columns),
+            records_sha256="",
             plan_sha256="",
         ),
     )

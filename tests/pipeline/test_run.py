@@ -14,7 +14,7 @@ from common.command import parse
 from common.errors import UserError
 from pipeline.experiments import SMALL
 from pipeline.stages import plan_stages
-from preprocessing.manifest import load_records
+from preprocessing.records import load_records
 
 from .conftest import ROOT, TINY, draw_folders, draw_photo, draw_splits, start
 

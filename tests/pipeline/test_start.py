@@ -150,7 +150,7 @@ def test_the_packaged_checkpoint_knows_the_ten_things_it_was_trained_on(tmp_path
     validation = {"data_dir": tmp_path / "data", "split": "validation"}
     code = start(
         "build",
-        input_dir=tmp_path / "photos" / "validation",
+        source=tmp_path / "photos" / "validation",
         output_dir=tmp_path / "data",
         split="validation",
         num_shards=1,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.command import run_to_exit_code
-from preprocessing.build_dataset import BuildConfig, build_dataset
+from preprocessing.build_dataset import BEAM_OPTIONS, BuildConfig, build_dataset
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODULE = [sys.executable, "-m", "preprocessing.build_dataset"]
@@ -42,7 +42,9 @@ def command(capfd):
 
     def call(*flags: object, main=build_dataset, config=BuildConfig) -> tuple[int, str]:
         capfd.readouterr()
-        code = run_to_exit_code(main, config, argv=["command", *map(str, flags)])
+        passthrough = BEAM_OPTIONS if main is build_dataset else ""
+        argv = ["command", *map(str, flags)]
+        code = run_to_exit_code(main, config, argv=argv, passthrough=passthrough)
         sys.stdout.flush()
         out, err = capfd.readouterr()
         return code, out + err
@@ -56,7 +58,7 @@ def build(command):
 
     def call(input_dir, output_dir, **flags) -> pathlib.Path:
         words = [f"--{name}={value}" for name, value in {"num_shards": 3, **flags}.items()]
-        code, text = command(f"--input_dir={input_dir}", f"--output_dir={output_dir}", *words)
+        code, text = command(f"--source={input_dir}", f"--output_dir={output_dir}", *words)
         assert code == 0, text
         return output_dir
 

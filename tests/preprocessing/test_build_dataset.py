@@ -2,10 +2,14 @@ import csv
 import json
 import os
 
+import pytest
 import tensorflow as tf
 
+from common.errors import UserError
+from preprocessing import build_dataset
 from preprocessing.examples import parse_example
-from preprocessing.manifest import load_manifest, load_records, shard_offsets
+from preprocessing.manifest import load_manifest, shard_offsets
+from preprocessing.records import load_records
 
 from .conftest import encoded, make_tree
 
@@ -22,6 +26,9 @@ def read_all(data_dir, split="train"):
 def test_records_hold_the_photos_verbatim_with_their_labels(tree, tmp_path, build):
     data_dir = build(tree, tmp_path / "out", split="validation")
     assert sorted(path.name for path in data_dir.iterdir()) == [
+        "dataset_info.json",
+        "features.json",
+        "label.labels.txt",
         "validation",
         *(f"validation-{index:05d}-of-00003" for index in range(3)),
     ]
@@ -89,11 +96,11 @@ def test_bad_files_are_named_and_the_rest_is_built(tree, tmp_path, command):
     (tree / "fox/inner").mkdir()
     (tree / "fox/inner/deep.JPEG").write_bytes(photo)
     out = tmp_path / "out"
-    flags = [f"--input_dir={tree}", f"--output_dir={out}", "--num_shards=4"]
+    flags = [f"--source={tree}", f"--output_dir={out}", "--num_shards=4"]
 
     code, text = command(*flags)
     assert code == 1
-    assert "4 of 18 images were rejected" in text and "--max_rejected_fraction=0.05" in text
+    assert "4 of 18 images were rejected" in text and "--max_rejected_fraction=0.01" in text
     assert "rejected: 1 truncated" in text and "Traceback" not in text
     assert not (out / "train/manifest.json").exists()
 
@@ -118,7 +125,7 @@ def test_bad_files_are_named_and_the_rest_is_built(tree, tmp_path, command):
     for record in found:
         assert tf.io.decode_jpeg(record["jpeg"], channels=3).shape == (32, 48, 3)
 
-    code, text = command(*flags, "--max_rejected_fraction=0.01")
+    code, text = command(*flags)
     assert code == 1 and "4 of 18" in text, "finished, but more is rejected than now allowed"
 
 
@@ -141,3 +148,78 @@ def test_names_may_hold_anything_that_a_file_system_allows(tree, tmp_path, build
     out = build(tree, tmp_path / "out")
     assert {os.fsencode(name) for name in names} <= {row["file_name"] for row in read_all(out)}
     assert "cat/Föhn 図.JPEG" in load_records(str(out), "train")["key"]
+
+
+def test_boxes_and_texts_come_into_the_records_of_their_images(tree, tmp_path, build, command):
+    (tmp_path / "boxes.csv").write_text(
+        "cat_1.JPEG,0.25,0.125,0.5,1.0\nfox_0.JPEG,0,0,1,1\ncat_1.JPEG,0.5,0.5,0.75,0.75\n"
+    )
+    (tmp_path / "texts").write_text("cat\ta cat, Felis\nfox\tred fox\n")
+    flags = {"bounding_boxes": tmp_path / "boxes.csv", "class_text": tmp_path / "texts"}
+    out = build(tree, tmp_path / "out", **flags)
+    found = {}
+    for path in sorted(out.glob("train-*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            name = feature["image/filename"].bytes_list.value[0].decode()
+            found[name] = (
+                feature["image/class/text"].bytes_list.value[0].decode(),
+                list(feature["image/object/bbox/label"].int64_list.value),
+                *(
+                    list(feature[f"image/object/bbox/{side}"].float_list.value)
+                    for side in ("xmin", "ymin", "xmax", "ymax")
+                ),
+            )
+    assert len(found) == 12
+    boxes = ([0.25, 0.5], [0.125, 0.5], [0.5, 0.75], [1.0, 0.75])
+    assert found["cat_1.JPEG"] == ("a cat, Felis", [1, 1], *boxes)
+    assert found["fox_0.JPEG"] == ("red fox", [3], [0.0], [0.0], [1.0], [1.0])
+    assert found["dog_2.JPEG"] == ("dog", [], [], [], [], [])
+    assert load_manifest(str(out), "train").class_texts == ("a cat, Felis", "dog", "red fox")
+    (tmp_path / "boxes.csv").write_text("other.JPEG,0,0,1,1\n")
+    code, text = command(
+        f"--source={tree}", f"--output_dir={tmp_path}/no", f"--bounding_boxes={tmp_path}/boxes.csv"
+    )
+    assert code == 1 and "names none of the images" in text
+
+
+def test_larger_images_are_made_smaller_and_others_stay(tree, tmp_path, build, command):
+    (tree / "cat/large.JPEG").write_bytes(encoded(size=(300, 200), quality=98))
+    (tree / "dog/large.png").write_bytes(encoded("PNG", size=(100, 400)))
+    out = build(tree, tmp_path / "out", shorter_side=50, jpeg_quality=80)
+    found = {record["file_name"].decode(): record["jpeg"] for record in read_all(out)}
+    sizes = {name: tf.io.decode_jpeg(jpeg).shape[:2] for name, jpeg in found.items()}
+    assert (sizes["large.JPEG"], sizes["large.png"]) == ((50, 75), (200, 50))
+    assert found["cat_0.JPEG"] == (tree / "cat/cat_0.JPEG").read_bytes()
+    manifest = load_manifest(str(out), "train")
+    assert (manifest.num_resized, manifest.num_repaired, manifest.num_examples) == (2, 0, 14)
+    records = load_records(str(out), "train")
+    row = records["key"].index("cat/large.JPEG")
+    assert (records["width"][row], records["height"][row]) == (75, 50)
+    assert (records["action"][row], records["jpeg_length"][row]) == (
+        "resized",
+        len(found["large.JPEG"]),
+    )
+    assert (
+        "2 resized"
+        in command(
+            f"--source={tree}",
+            f"--output_dir={tmp_path}/again",
+            "--num_shards=3",
+            "--shorter_side=50",
+        )[1]
+    )
+
+
+def test_a_photo_that_changes_or_goes_while_the_build_runs_is_named(tree, tmp_path, monkeypatch):
+    config = build_dataset.BuildConfig(str(tree), str(tmp_path / "out"), num_shards=3)
+    write_shards = build_dataset._write_shards
+
+    def change_first(*arguments):
+        (tree / "cat/cat_0.JPEG").write_bytes(b"changed since it was listed")
+        write_shards(*arguments)
+
+    monkeypatch.setattr(build_dataset, "_write_shards", change_first)
+    with pytest.raises(UserError, match=r"'cat/cat_0.JPEG' has 27 bytes, but had \d+ when"):
+        build_dataset.build_dataset(config)
+    assert not (tmp_path / "out/train/manifest.json").exists()

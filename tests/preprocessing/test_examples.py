@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from preprocessing.examples import encode_example, parse_example, stored_jpeg
+from preprocessing.examples import encode_example, parse_example
 from preprocessing.tfrecord import frame, payload_of
 
 from .conftest import ROOT, encoded
@@ -164,13 +164,6 @@ def test_parse_example_reads_one_and_a_batch():
             assert read["file_name"].numpy().decode() == rest["file_name"]
 
 
-def test_the_image_is_found_without_tensorflow():
-    for jpeg, rest in CASES:
-        assert stored_jpeg(b"".join(encode_example(jpeg, **rest))) == jpeg
-    with pytest.raises(ValueError, match="image/encoded"):
-        stored_jpeg(tf.train.Example().SerializeToString() or b"\x0a\x00")
-
-
 def test_framing_is_tensorflows_own(tmp_path):
     payloads = [b"", b"one", bytes(range(256)) * 300]
     with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
@@ -197,7 +190,7 @@ def test_a_flipped_bit_anywhere_in_a_record_is_noticed():
 
 def test_what_workers_import_does_not_load_tensorflow():
     code = (
-        "import sys; import preprocessing.beam_job;"
+        "import sys; import preprocessing.runners.job;"
         "sys.exit('tensorflow' in sys.modules or 'training' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

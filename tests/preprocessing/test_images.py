@@ -10,8 +10,8 @@ from PIL import Image
 
 from preprocessing import images
 from preprocessing.images import DECODE, ImagePolicy, inspect
-from preprocessing.jpeg_header import read_jpeg_header
-from preprocessing.reencode import smaller_size
+from preprocessing.images.jpeg_header import read_jpeg_header
+from preprocessing.images.reencode import smaller_size
 
 from .conftest import ROOT, encoded
 

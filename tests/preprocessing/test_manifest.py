@@ -1,11 +1,16 @@
+import base64
 import hashlib
 import json
 
+import google_crc32c
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from common.errors import UserError
-from preprocessing.manifest import load_manifest, load_records, shard_offsets
+from preprocessing.examples import parse_example
+from preprocessing.manifest import load_manifest, shard_offsets
+from preprocessing.records import load_records
 
 from .conftest import encoded
 
@@ -32,7 +37,7 @@ def test_the_manifest_describes_the_split(tree, tmp_path, build):
     for shard in manifest.shards:
         content = (out / shard.name).read_bytes()
         assert shard.num_bytes == len(content)
-        assert shard.sha256 == hashlib.sha256(content).hexdigest()
+        assert shard.crc32c == google_crc32c_text(content)
     for name, sha256 in (
         ("records.parquet", manifest.records_sha256),
         ("plan.json", manifest.plan_sha256),
@@ -40,10 +45,27 @@ def test_the_manifest_describes_the_split(tree, tmp_path, build):
         assert sha256 == hashlib.sha256((out / "train" / name).read_bytes()).hexdigest()
 
 
+def google_crc32c_text(content: bytes) -> str:
+    return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+
+
+def test_a_digest_is_that_of_the_shard_with_images_replaced_by_their_hashes(tree, tmp_path, build):
+    (tree / "dog/png.JPEG").write_bytes(encoded("PNG"))
+    out = build(tree, tmp_path / "out")
+    for shard in load_manifest(str(out), "train").shards:
+        content = (out / shard.name).read_bytes()
+        records = tf.data.TFRecordDataset(str(out / shard.name))
+        for image in [parse_example(record)["jpeg"].numpy() for record in records]:
+            assert content.count(image) == 1
+            content = content.replace(image, hashlib.sha256(image).digest())
+        assert shard.digest == hashlib.sha256(content).hexdigest()
+
+
 def test_the_files_tell_nothing_of_place_and_time(tree, tmp_path, build):
     out = build(tree, tmp_path / "out")
-    for path in (out / "train").rglob("*.json*"):
-        assert str(tmp_path) not in path.read_text()
+    for path in out.rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes()
 
 
 def test_the_records_table_has_a_row_for_each_listed_image(tree, tmp_path, build):
@@ -58,7 +80,14 @@ def test_the_records_table_has_a_row_for_each_listed_image(tree, tmp_path, build
         assert records["class"][row] == path.parent.name
     row = rows["dog/text.JPEG"]
     assert (records["action"][row], records["reason"][row]) == ("rejected", "not an image")
-    assert (records["offset"][row], records["length"][row]) == (-1, 0)
+    for name, value in (("offset", -1), ("length", 0), ("jpeg_offset", -1), ("jpeg_length", 0)):
+        assert records[name][row] == value
+    for row, shard in enumerate(records["shard"]):
+        if records["action"][row] == "verbatim":
+            content = (out / f"train-{shard:05d}-of-00003").read_bytes()
+            image = content[records["jpeg_offset"][row] :][: records["jpeg_length"][row]]
+            assert image == (tree / records["source"][row]).read_bytes()
+            assert records["source_offset"][row] == -1
     assert set(load_records(str(out), "train", ["shard", "offset"])) == {"shard", "offset"}
     assert sum(map(len, shard_offsets(str(out), "train"))) == 12
     assert np.all(np.diff(records["shard"]) >= 0)

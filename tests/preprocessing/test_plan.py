@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from common.errors import UsageError, UserError
+from common.errors import UsageError
 from common.files import sha256_of_bytes
-from preprocessing.class_list import choose_class_list, imagenet_synsets, read_class_file
 from preprocessing.plan import (
     Plan,
     PlannedImage,
@@ -20,7 +19,8 @@ from preprocessing.plan import (
 )
 
 IMAGES = [
-    PlannedImage(f"c{number % 7}/{number:05d}.JPEG", number % 7, number) for number in range(1003)
+    PlannedImage(key, number % 7, number, key)
+    for number, key in enumerate(f"c{number % 7}/{number:05d}.JPEG" for number in range(1003))
 ]
 ODD_KEYS = ["a/line\nbreak", 'a/tab\t"quote" \\', "b/図 föhn \u2028.JPEG", "b/not utf-8 \udcff"]
 
@@ -66,11 +66,14 @@ def make_plan(images, num_shards=2, **changes) -> tuple[Plan, bytes]:
     plan = Plan(
         split="train",
         flags={"seed": 0, "num_shards": num_shards},
+        source={"kind": "class folders", "name": "photos"},
         classes=("a", "b"),
+        class_texts=("an a", "a b"),
         class_list_source="folders",
         class_list_sha256=None,
         versions={"pillow": "1"},
         num_images=tuple(map(len, shards)),
+        num_bytes=tuple(sum(image.num_bytes for image in shard) for shard in shards),
         offsets=tuple(offsets),
         body_sha256=sha256_of_bytes(body),
     )
@@ -78,68 +81,41 @@ def make_plan(images, num_shards=2, **changes) -> tuple[Plan, bytes]:
 
 
 def test_a_saved_plan_reads_back_shard_by_shard_whatever_the_names(tmp_path):
-    images = sorted(PlannedImage(key, 0, 9) for key in ODD_KEYS)
+    images = sorted(
+        image
+        for key in ODD_KEYS
+        for image in (
+            PlannedImage(key, 0, 9, key),
+            PlannedImage(f"{key}2", 0, 9, ""),
+            PlannedImage(f"{key}3", 0, 9, "", 512),
+            PlannedImage(f"{key}4", 0, 9, key, -1, ((0.0, 0.25, 0.5, 1.0), (0.1, 0.2, 0.3, 0.4))),
+        )
+    )
     plan, body = make_plan(images, num_shards=3)
     save_plan(str(tmp_path), plan, body)
     assert load_plan(str(tmp_path), "train") == plan
     read = [read_shard(str(tmp_path), plan, index) for index in range(3)]
     assert read == deal(images, 3, seed=0)
     lines = (tmp_path / "train" / "plan.jsonl").read_bytes().splitlines()
-    assert sorted(json.loads(line)[0] for line in lines) == sorted(ODD_KEYS)
+    keys = sorted(json.loads(line)[0] for line in lines)
+    assert keys == sorted(key + end for key in ODD_KEYS for end in ("", "2", "3", "4"))
 
 
 def test_a_difference_of_plans_is_named():
     old, old_body = make_plan(IMAGES)
     assert difference(old, old_body, *make_plan(IMAGES)) is None
+    moved = make_plan(IMAGES, source={"kind": "class folders", "name": "elsewhere"})
+    assert difference(old, old_body, *moved) is None
     for new, words in (
         (make_plan(IMAGES, num_shards=3), "--num_shards was 2 and is 3"),
         (make_plan(IMAGES, classes=("a", "c")), "class list"),
         (make_plan(IMAGES, versions={"pillow": "2"}), "pillow was 1 and is 2"),
         (make_plan(IMAGES, class_list_sha256="f"), "class list"),
         (make_plan(IMAGES[1:]), f"1 are gone ('{IMAGES[0].key}')"),
-        (make_plan([*IMAGES, PlannedImage("z/z", 0, 1)]), "1 are new ('z/z')"),
+        (make_plan([*IMAGES, PlannedImage("z/z", 0, 1, "z/z")]), "1 are new ('z/z')"),
+        (make_plan([IMAGES[0]._replace(path="", offset=4), *IMAGES[1:]]), "place"),
+        (make_plan([IMAGES[0]._replace(boxes=((0, 0, 1, 1),)), *IMAGES[1:]]), "boxes"),
+        (make_plan(IMAGES, class_texts=("one", "two")), "texts of the classes"),
         (make_plan([IMAGES[0]._replace(num_bytes=77), *IMAGES[1:]]), "another size"),
     ):
         assert words in difference(old, old_body, *new)
-
-
-def test_synset_folders_get_imagenets_order_and_others_their_own(reference_data):
-    synsets = (reference_data / "imagenet_synsets.txt").read_text().split()
-    assert list(imagenet_synsets()) == synsets
-    some = choose_class_list(synsets[5:900:7], None)
-    assert (some.source, list(some.names)) == ("imagenet", synsets)
-
-
-def test_synset_like_names_that_are_not_imagenets_stay_folders():
-    folders = [*imagenet_synsets()[:9], "n99999999"]
-    assert choose_class_list(folders, None).names == tuple(folders)
-    assert choose_class_list(folders, None).source == "folders"
-    assert choose_class_list(["n01440764", "other"], None).source == "folders"
-
-
-def test_a_class_file_gives_the_order_and_may_name_more_than_there_are(tmp_path):
-    path = tmp_path / "classes.txt"
-    path.write_text("dog\ncat\nunicorn\n\n")
-    classes = choose_class_list(["cat", "dog"], str(path))
-    assert (classes.names, classes.source) == (("dog", "cat", "unicorn"), "file")
-    assert classes.file_sha256 == sha256_of_bytes(path.read_bytes())
-    with pytest.raises(UserError, match="lacks cow, fox"):
-        choose_class_list(["fox", "cat", "cow"], str(path))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"\n\n", "is empty"),
-        (b"a\n\nb\n", "line 2 is empty"),
-        (b"a\nb\na\n", "'a' is on lines 1 and 3"),
-        (b"\xff\xfe", "UTF-8"),
-    ],
-)
-def test_a_bad_class_file_is_refused(tmp_path, content, message):
-    (tmp_path / "classes").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_class_file(str(tmp_path / "classes"))
-    with pytest.raises(UserError, match="No such file"):
-        read_class_file(str(tmp_path / "missing"))

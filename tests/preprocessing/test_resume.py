@@ -20,27 +20,27 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path, build):
         path.write_bytes(content)
     whole = build(photos, tmp_path / "whole", num_shards=30)
     out = tmp_path / "killed"
-    command = [*MODULE, f"--input_dir={photos}", f"--output_dir={out}", "--num_shards=30"]
+    command = [*MODULE, f"--source={photos}", f"--output_dir={out}", "--num_shards=30"]
     process = subprocess.Popen(command, cwd=ROOT)
     rows = out / "train" / "rows"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list(rows.glob("*.json"))) < 5:
+    while time.monotonic() < deadline and len(list(rows.glob("*.parquet"))) < 5:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    finished = {path.stem: path for path in rows.glob("*.json") if path.name[0] != "."}
+    finished = {path.stem: path for path in rows.glob("*.parquet") if path.name[0] != "."}
     assert 5 <= len(finished) < 30 and not (out / "train" / "manifest.json").exists()
     shards = [out / f"train-{stem}-of-00030" for stem in finished]
     times = [path.stat().st_mtime_ns for path in shards]
-    (out / f".tmp-{process.pid}-train-00029-of-00030").write_bytes(b"half a shard")
-    (out / ".tmp-1-validation-00000-of-00030").write_bytes(b"another split's")
+    (out / f".tmp-{process.pid}-1-train-00029-of-00030").write_bytes(b"half a shard")
+    (out / ".tmp-1-1-validation-00000-of-00030").write_bytes(b"another split's")
     damaged = shards[0]
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
 
     build(photos, out, num_shards=30)
     assert [path.stat().st_mtime_ns for path in shards[1:]] == times[1:]
-    (out / ".tmp-1-validation-00000-of-00030").unlink()
+    (out / ".tmp-1-1-validation-00000-of-00030").unlink()
     assert contents(out) == contents(whole)
 
 
@@ -50,13 +50,13 @@ def test_a_finished_build_is_left_alone_and_a_lost_shard_is_made_again(
     out = build(tree, tmp_path / "out")
     before = contents(out)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    code, text = command(f"--input_dir={tree}", f"--output_dir={out}", "--num_shards=3")
+    code, text = command(f"--source={tree}", f"--output_dir={out}", "--num_shards=3")
     assert code == 0 and "is finished" in text
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
     (out / "train-00001-of-00003").unlink()
     (out / "train/records.parquet").write_bytes(b"rubbish")
-    code, text = command(f"--input_dir={tree}", f"--output_dir={out}", "--num_shards=3")
+    code, text = command(f"--source={tree}", f"--output_dir={out}", "--num_shards=3")
     assert code == 0 and "2 of 3 shards are finished already" in text
     assert contents(out) == before
 
@@ -64,7 +64,7 @@ def test_a_finished_build_is_left_alone_and_a_lost_shard_is_made_again(
 def test_a_file_that_could_not_be_read_is_tried_again(tree, tmp_path, command):
     source = tmp_path / "later.JPEG"
     (tree / "cat/link.JPEG").symlink_to(source)
-    flags = [f"--input_dir={tree}", f"--output_dir={tmp_path / 'out'}", "--num_shards=4"]
+    flags = [f"--source={tree}", f"--output_dir={tmp_path / 'out'}", "--num_shards=4"]
     assert command(*flags)[0] == 1
     source.write_bytes(b"")  # of the size that the plan has noted
     code, text = command(*flags, "--max_rejected_fraction=0.5")
@@ -78,6 +78,8 @@ def test_a_file_that_could_not_be_read_is_tried_again(tree, tmp_path, command):
         ("--num_shards=2", "--num_shards was 3 and is 2"),
         ("--seed=9", "--seed was 0 and is 9"),
         ("--max_pixels=5000", "--max_pixels was 100000000 and is 5000"),
+        ("--validate=decode", "--validate was header and is decode"),
+        ("--shorter_side=20", "--shorter_side was 0 and is 20"),
         ("--holdout_fraction=0.3", "--holdout_fraction was 0.0 and is 0.3"),
         ("--classes={tmp}/classes", "the class list was 3 classes (folders)"),
     ],
@@ -86,7 +88,7 @@ def test_another_build_into_the_same_place_is_refused(tree, tmp_path, build, com
     (tmp_path / "classes").write_text("fox\ndog\ncat\n")
     out = build(tree, tmp_path / "out")
     before = contents(out)
-    flags = [f"--input_dir={tree}", f"--output_dir={out}", "--num_shards=3"]
+    flags = [f"--source={tree}", f"--output_dir={out}", "--num_shards=3"]
     code, text = command(*flags, flag.format(tmp=tmp_path))
     assert code == 1 and words in text and "use another --output_dir, or delete" in text
     assert contents(out) == before
@@ -94,14 +96,14 @@ def test_another_build_into_the_same_place_is_refused(tree, tmp_path, build, com
 
 def test_changed_images_and_foreign_shards_are_refused(tree, tmp_path, build, command):
     out = build(tree, tmp_path / "out")
-    flags = [f"--input_dir={tree}", f"--output_dir={out}", "--num_shards=3"]
+    flags = [f"--source={tree}", f"--output_dir={out}", "--num_shards=3"]
     (tree / "cat/new.JPEG").write_bytes(encoded(seed=5))
     code, text = command(*flags)
     assert code == 1 and "1 are new ('cat/new.JPEG')" in text
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "train-00000-of-01024").write_bytes(b"not ours")
-    code, text = command(f"--input_dir={tree}", f"--output_dir={foreign}", "--num_shards=3")
+    code, text = command(f"--source={tree}", f"--output_dir={foreign}", "--num_shards=3")
     assert code == 1 and "train-00000-of-01024" in text and len(text.splitlines()) == 2
     assert (foreign / "train-00000-of-01024").read_bytes() == b"not ours"
 
@@ -110,6 +112,6 @@ def test_two_builds_of_one_split_do_not_run_at_once(tree, tmp_path, command):
     (tmp_path / "out/train").mkdir(parents=True)
     folder = os.open(tmp_path / "out/train", os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    code, text = command(f"--input_dir={tree}", f"--output_dir={tmp_path}/out", "--num_shards=3")
+    code, text = command(f"--source={tree}", f"--output_dir={tmp_path}/out", "--num_shards=3")
     os.close(folder)
     assert code == 1 and "another build of split 'train'" in text

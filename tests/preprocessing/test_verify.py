@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from preprocessing import manifest as manifest_module
-from preprocessing.manifest import load_manifest, load_records, shard_offsets
+from preprocessing.manifest import load_manifest, shard_offsets
+from preprocessing.records import load_records
 from preprocessing.tfrecord import frame
 from preprocessing.verify import VerifyConfig, find_faults, verify
 
@@ -126,7 +127,7 @@ def test_a_record_replaced_with_a_right_checksum_is_noticed(data_dir, check):
         (lambda value: value["examples_per_class"].__setitem__(0, 5), "examples_per_class"),
         (lambda value: value["shards"].pop(), "shards"),
         (lambda value: value["classes"].reverse(), "classes"),
-        (lambda value: value["shards"][1].update(sha256="0" * 64), "train-00001-of-00003"),
+        (lambda value: value["shards"][1].update(digest="0" * 64), "train-00001-of-00003"),
     ],
 )
 def test_an_edited_manifest_is_noticed_even_when_its_own_hash_is_made_anew(

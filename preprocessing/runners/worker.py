@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 
+from preprocessing.runners.quiet_import import import_beam
+
 
 def main() -> None:
     threading.Thread(target=_end_with, args=(sys.argv[1],), daemon=True).start()
     with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
-        # Imported here since the import itself warns.
+        import_beam()
         from apache_beam.runners.worker import sdk_worker_main
 
         sdk_worker_main.main(sys.argv[:1])

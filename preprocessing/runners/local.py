@@ -16,13 +16,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.portability.api import beam_provision_api_pb2
-from apache_beam.runners.portability.fn_api_runner import fn_runner
-from apache_beam.runners.portability.portable_runner import JobServiceHandle
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from preprocessing.runners.config import RunnerConfig
+from preprocessing.runners.options import make_options
+from preprocessing.runners.quiet_import import import_beam
+
+beam = import_beam()
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from apache_beam.runners.runner import PipelineResult
 
 # Where Beam notices a dead worker by itself, it does so within a second.
 _SECONDS_FOR_BEAM_TO_NOTICE = 5.0
@@ -32,33 +37,41 @@ class WorkerDied(Exception):
     """A worker process ended before its work did."""
 
 
-def run_locally(construct: Callable[[beam.Pipeline], None], num_workers: int) -> None:
+def run_locally(
+    construct: Callable[[beam.Pipeline], None], num_workers: int, config: RunnerConfig
+) -> PipelineResult:
     """Runs the pipeline that `construct` builds, in `num_workers` processes (1: in this one).
 
     Raises:
         WorkerDied: a worker process was killed or could not start.
         RuntimeError: a step failed; the text holds the traceback of its error.
     """
-    options = PipelineOptions(
-        flags=[], direct_num_workers=num_workers, default_sdk_harness_log_level="CRITICAL"
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+
+    options = make_options(
+        config.runner,
+        config.beam_flags,
+        direct_num_workers=num_workers,
+        default_sdk_harness_log_level="CRITICAL",
     )
     with _quiet_beam():
         if num_workers == 1:
-            _run(construct, options, fn_runner.FnApiRunner())
-            return
+            return _run(construct, options, fn_runner.FnApiRunner())
         with _importable_by_workers(), _leash() as leash, _watch_over_workers(leash):
-            _run(construct, options, _runner(options, leash))
+            return _run(construct, options, _runner(options, leash))
 
 
 def _run(
     construct: Callable[[beam.Pipeline], None],
     options: PipelineOptions,
     runner: fn_runner.FnApiRunner,
-) -> None:
+) -> PipelineResult:
     # Given by the name DirectRunner, Beam may choose one that ignores the number of workers.
     pipeline = beam.Pipeline(runner=runner, options=options)
     construct(pipeline)
-    pipeline.run().wait_until_finish()
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
 
 
 @contextlib.contextmanager
@@ -73,8 +86,13 @@ def _leash() -> Iterator[str]:
 
 def _runner(options: PipelineOptions, leash: str) -> fn_runner.FnApiRunner:
     """A runner with worker processes, which get the options only if the runner is given them."""
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
     python, path = shlex.quote(sys.executable), shlex.quote(leash)
-    command = f"exec {python} -m preprocessing.beam_worker {path}"
+    command = f"exec {python} -m preprocessing.runners.worker {path}"
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     return fn_runner.FnApiRunner(
         default_environment=SubprocessSDKEnvironment.from_command_string(command),
@@ -138,7 +156,7 @@ def _quiet_beam() -> Iterator[None]:
 @contextlib.contextmanager
 def _importable_by_workers() -> Iterator[None]:
     """Worker processes find this package by PYTHONPATH, wherever the build was started."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, before)))
     try:

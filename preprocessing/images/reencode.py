@@ -10,9 +10,9 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
-from preprocessing.decoders import JPEG, decode, decode_strictly
-from preprocessing.jpeg_header import JpegHeader
-from preprocessing.rejection import TOO_MANY_PIXELS, Rejection
+from preprocessing.images.decoders import JPEG, decode, decode_strictly
+from preprocessing.images.jpeg_header import JpegHeader
+from preprocessing.images.rejection import TOO_MANY_PIXELS, Rejection
 
 if TYPE_CHECKING:
     from PIL import Image

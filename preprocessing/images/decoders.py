@@ -11,8 +11,13 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
-from preprocessing.jpeg_header import COMMON_FRAMES, END_OF_IMAGE, JpegHeader, read_jpeg_header
-from preprocessing.rejection import DAMAGED, NO_PIXELS, TRUNCATED, Rejection, check_size
+from preprocessing.images.jpeg_header import (
+    COMMON_FRAMES,
+    END_OF_IMAGE,
+    JpegHeader,
+    read_jpeg_header,
+)
+from preprocessing.images.rejection import DAMAGED, NO_PIXELS, TRUNCATED, Rejection, check_size
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,15 +18,15 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preprocessing import decoders, reencode
-from preprocessing.jpeg_header import (
+from preprocessing.images import decoders, reencode
+from preprocessing.images.jpeg_header import (
     COMMON_FRAMES,
     END_OF_IMAGE,
     START_OF_IMAGE,
     JpegHeader,
     read_jpeg_header,
 )
-from preprocessing.rejection import (
+from preprocessing.images.rejection import (
     DAMAGED,
     EMPTY,
     NO_PIXELS,
