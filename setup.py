@@ -20,6 +20,7 @@ setuptools.setup(
         ]
     ),
     package_data={
+        "common": ["templates/*"],
         "loaders": ["*.csv"],
         "preprocessing": ["*.tsv", "exploration/templates/*"],
         "pipeline": ["templates/*", "demo_weights/*", "demo_weights/*/*"],

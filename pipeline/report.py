@@ -142,7 +142,7 @@ def _render(sections: Mapping[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in ("pipeline", "common")]),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,

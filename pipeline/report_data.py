@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from common import inline_svg
 from common.errors import UserError
 from pipeline import report_plots as plots
 from preprocessing import layout, manifest, records, tfrecord
@@ -101,8 +102,8 @@ class DataSet:
             "first_label": first.labels.offset,
             "counts_chart": self._counts_chart(labels),
             "legend": [
-                {"name": split, "color": plots.css_color(color)}
-                for split, color in zip(self._manifests, plots.SERIES_COLORS * 9, strict=False)
+                {"name": split, "color": inline_svg.css_color(color)}
+                for split, color in zip(self._manifests, inline_svg.SERIES * 9, strict=False)
             ],
             "size_chart": plots.histogram(sides, "shorter side, pixels", mark=input_size),
             "input_size": input_size,

@@ -1,67 +1,33 @@
-"""The report's charts, each a piece of SVG that follows the page's colour scheme.
-
-Charts are drawn in the sentinel colours below; `_to_inline_svg` turns them into CSS variables, so
-that one drawing serves light and dark pages. Text stays text: it takes the page's font and can be
-searched. The same numbers always give the same bytes.
-"""
+"""The report's charts, each a piece of SVG that follows the page's colour scheme."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-INK, MUTED, GRID, PAPER = "#101112", "#505152", "#d0d1d2", "#f0f1f2"
-ACCENT, SECOND, THIRD, QUIET = "#1040a0", "#c06020", "#208060", "#90a0b0"
-_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    PAPER: "var(--paper)",
-    ACCENT: "var(--accent)",
-    SECOND: "var(--second)",
-    THIRD: "var(--third)",
-    QUIET: "var(--quiet)",
-}
-SERIES_COLORS = (ACCENT, SECOND, THIRD, QUIET)
+from common.inline_svg import (
+    ACCENT,
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    SECOND,
+    SERIES,
+    chart,
+    shortened,
+    styled,
+    to_markup,
+)
 
 MOST_BARS = 40  # More classes than this are a profile instead of a bar each.
 MOST_NUMBERED = 16  # A larger confusion matrix has no room for numbers in its cells.
 
-_POINTS_PER_INCH = 72
-_FONT_SIZE = 10
-_LONGEST_LABEL = 26
-
-_SETTINGS = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # Comes with matplotlib: the layout is the same everywhere.
-    "font.size": _FONT_SIZE,
-    "text.color": INK,
-    "text.parse_math": False,  # A class may be called "$1 notes".
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": _FONT_SIZE,
-    "axes.unicode_minus": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "lines.linewidth": 1.8,
-}
-
-
-def css_color(color: str) -> str:
-    """The CSS variable that a chart colour becomes, for legends outside the chart."""
-    return _VARIABLES[color]
+_STYLE = {"lines.linewidth": 1.8}
 
 
 def curves(
@@ -81,10 +47,10 @@ def curves(
         other: another run's (epoch, value) pairs, drawn as a thinner line, and its own start.
         percent: values are fractions of one.
     """
-    with matplotlib.rc_context(_SETTINGS):
-        figure, axes = _figure(440, 270)
+    with styled(_STYLE):
+        figure, axes = chart(440, 270)
         axes.set_axisbelow(True)
-        axes.grid(axis="y", color=GRID, linewidth=0.7)
+        axes.grid(axis="y", color=LINE, linewidth=0.7)
         for epochs, values, color, style in series.values():
             marker = "o" if len(epochs) < 2 else ""
             axes.plot(epochs, values, style, color=color, marker=marker, markersize=4)
@@ -107,15 +73,15 @@ def curves(
             axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         elif all(value >= 0 for _, values, _, _ in series.values() for value in values):
             axes.set_ylim(bottom=0)
-        return _to_inline_svg(figure, y_label)
+        return to_markup(figure, y_label)
 
 
 def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[int]], title: str) -> Markup:
     """One horizontal bar a label, made of one part for each of `series`."""
-    with matplotlib.rc_context(_SETTINGS):
-        figure, axes = _figure(440, _height_of_rows(len(labels)))
+    with styled(_STYLE):
+        figure, axes = chart(440, _height_of_rows(len(labels)))
         rows, left = np.arange(len(labels)), np.zeros(len(labels))
-        for color, values in zip(SERIES_COLORS * len(series), series.values(), strict=False):
+        for color, values in zip(SERIES * len(series), series.values(), strict=False):
             axes.barh(rows, values, left=left, height=0.64, color=color)
             left = left + values
         room = max(left.max(initial=0), 1) * 0.015
@@ -124,16 +90,16 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[int]], tit
         _name_rows(axes, labels)
         axes.set_xlim(0, max(left.max(initial=0), 1) * 1.12)
         axes.xaxis.set_visible(False)
-        return _to_inline_svg(figure, title)
+        return to_markup(figure, title)
 
 
 def profile(
     series: Mapping[str, Sequence[float]], x_label: str, y_label: str, *, percent: bool = False
 ) -> Markup:
     """Each series from its largest value to its smallest: the bar chart of very many labels."""
-    with matplotlib.rc_context(_SETTINGS):
-        figure, axes = _figure(440, 270)
-        for color, values in zip(SERIES_COLORS * len(series), series.values(), strict=False):
+    with styled(_STYLE):
+        figure, axes = chart(440, 270)
+        for color, values in zip(SERIES * len(series), series.values(), strict=False):
             steps = np.append(np.sort(values)[::-1], 0)
             axes.fill_between(np.arange(len(steps)), steps, step="post", color=color, alpha=0.25)
             axes.step(np.arange(len(steps)), steps, where="post", color=color)
@@ -146,23 +112,23 @@ def profile(
             axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         else:
             _count_pictures(axes)
-        return _to_inline_svg(figure, y_label)
+        return to_markup(figure, y_label)
 
 
 def accuracy_bars(labels: Sequence[str], correct: Sequence[int], totals: Sequence[int]) -> Markup:
     """One bar a class on a track from 0 to 100 %, with the counts behind it."""
-    with matplotlib.rc_context(_SETTINGS):
-        figure, axes = _figure(440, _height_of_rows(len(labels)))
+    with styled(_STYLE):
+        figure, axes = chart(440, _height_of_rows(len(labels)))
         rows = np.arange(len(labels))
         values = np.asarray(correct) / np.maximum(totals, 1)
-        axes.barh(rows, np.ones(len(rows)), height=0.64, color=GRID, alpha=0.5)
+        axes.barh(rows, np.ones(len(rows)), height=0.64, color=LINE, alpha=0.5)
         axes.barh(rows, values, height=0.64, color=ACCENT)
         for row, right, total in zip(rows, correct, totals, strict=True):
             axes.text(1.02, row, f"{right:,} / {total:,}", va="center", color=MUTED, fontsize=9)
         _name_rows(axes, labels)
         axes.set_xlim(0, 1.2)
         axes.xaxis.set_visible(False)
-        return _to_inline_svg(figure, "accuracy of each class")
+        return to_markup(figure, "accuracy of each class")
 
 
 def histogram(
@@ -176,8 +142,8 @@ def histogram(
         mark: a value to point out by a line.
         ratio: values are width / height, drawn on a logarithmic axis.
     """
-    with matplotlib.rc_context(_SETTINGS):
-        figure, axes = _figure(440, 230)
+    with styled(_STYLE):
+        figure, axes = chart(440, 230)
         values = np.asarray(values, dtype=np.float64)
         shown = [*values, mark] if mark else values
         if ratio:
@@ -189,7 +155,6 @@ def histogram(
             inside = {at: text for at, text in ticks.items() if 1 / reach <= at <= reach}
             axes.set_xticks(list(inside), list(inside.values()))
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.tick_params(which="minor", length=0)
         else:
             low, high = min(shown), max(shown)
             bins = np.linspace(low - 0.5, high + 0.5, 31) if high > low else [low - 5, low + 5]
@@ -199,16 +164,16 @@ def histogram(
         axes.set_xlabel(x_label)
         axes.set_ylabel("pictures")
         _count_pictures(axes)
-        return _to_inline_svg(figure, x_label)
+        return to_markup(figure, x_label)
 
 
 def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """Counts [true, predicted] as a square of cells, each shaded by its share of the true class."""
-    with matplotlib.rc_context(_SETTINGS):
+    with styled(_STYLE):
         size = len(labels)
         counts = np.asarray(counts)
         side = max(440, 60 + 26 * size)
-        figure, axes = _figure(side, side)
+        figure, axes = chart(side, side)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         for true, predicted in np.argwhere(counts > 0):
             share = shares[true, predicted]
@@ -237,26 +202,14 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
         axes.set_xlim(-0.5, size - 0.5)
         axes.set_ylim(size - 0.5, -0.5)
         axes.set_aspect("equal")
-        names = [_shortened(label) for label in labels]
+        names = [shortened(label) for label in labels]
         axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(size), names)
         axes.tick_params(labelcolor=INK, labelsize=9)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.grid(False)
-        return _to_inline_svg(figure, "confusion matrix")
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of `width` by `height` units of its SVG, with one bare pair of axes."""
-    size = (width / _POINTS_PER_INCH, height / _POINTS_PER_INCH)
-    figure = Figure(figsize=size, layout="constrained", facecolor="none")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot(facecolor="none")
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0, pad=5)
-    return figure, axes
+        return to_markup(figure, "confusion matrix")
 
 
 def _count_pictures(axes: Axes) -> None:
@@ -272,45 +225,7 @@ def _height_of_rows(count: int) -> float:
 
 def _name_rows(axes: Axes, labels: Sequence[str]) -> None:
     """Puts class names beside horizontal bars, the first at the top."""
-    axes.set_yticks(range(len(labels)), [_shortened(label) for label in labels])
+    axes.set_yticks(range(len(labels)), [shortened(label) for label in labels])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.spines["bottom"].set_visible(False)
-
-
-def _shortened(label: str) -> str:
-    label = "".join(character if character.isprintable() else "?" for character in label)
-    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
-
-
-def _to_inline_svg(figure: Figure, title: str) -> Markup:
-    """Renders to SVG that stands inside HTML, as wide as its place, in the page's colours."""
-    buffer = io.StringIO()
-    with warnings.catch_warnings():
-        # The page's fonts draw the text: glyphs that matplotlib's own font lacks do not matter.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
-        # Ids are hashes; each chart salts its own, since all of them share one page.
-        with matplotlib.rc_context({"svg.hashsalt": title}):
-            figure.savefig(
-                buffer,
-                format="svg",
-                transparent=True,
-                metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-            )
-    svg = buffer.getvalue()
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(r"<!--.*?-->\s*|<style.*?</style>\s*", "", body, flags=re.DOTALL)
-    body = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick)[^"]*"', "", body)
-    body = re.sub(r'style="[^"]*"', lambda style: _restyled(style.group()), body)
-    width, height = figure.get_size_inches() * _POINTS_PER_INCH
-    name = Markup.escape(title)
-    return Markup(
-        f'<svg viewBox="0 0 {math.ceil(width)} {math.ceil(height)}" role="img"'
-        f' aria-label="{name}">{body}'
-    )
-
-
-def _restyled(style: str) -> str:
-    style = re.sub(r"font:\s*([\d.]+px)[^;\"]*", r"font-size: \1", style)
-    style = re.sub(r"font-family:[^;\"]*;?", "", style)
-    return re.sub(r"#[0-9a-f]{6}", lambda color: _VARIABLES.get(color.group(), "none"), style)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common import files
+from common import files, inline_svg
 from common.errors import UserError
 from pipeline import report_plots as plots
 from pipeline.report_data import DataSet
@@ -74,15 +74,16 @@ def describe_history(history: dict[str, Any], other: OtherRun | None = None) -> 
         }
 
     losses = series(
-        loss=("training", plots.QUIET, "-"), validation_loss=("validation", plots.ACCENT, "-")
+        loss=("training", inline_svg.QUIET, "-"),
+        validation_loss=("validation", inline_svg.ACCENT, "-"),
     )
     accuracies = series(
-        accuracy=("training", plots.QUIET, "-"),
-        validation_top_1_raw=("validation, raw weights", plots.THIRD, "--"),
-        validation_top_1=("validation, averaged weights", plots.ACCENT, "-"),
+        accuracy=("training", inline_svg.QUIET, "-"),
+        validation_top_1_raw=("validation, raw weights", inline_svg.THIRD, "--"),
+        validation_top_1=("validation, averaged weights", inline_svg.ACCENT, "-"),
     )
-    rates = series(learning_rate=("learning rate", plots.ACCENT, "-"))
-    speeds = series(images_per_second=("images a second", plots.ACCENT, "-"))
+    rates = series(learning_rate=("learning rate", inline_svg.ACCENT, "-"))
+    speeds = series(images_per_second=("images a second", inline_svg.ACCENT, "-"))
     start = history.get("start") or {}
     mark = _start_mark(start)
     beside = (other.points, _start_mark(other.start)) if other else None
@@ -105,7 +106,7 @@ def describe_history(history: dict[str, Any], other: OtherRun | None = None) -> 
                 "title": title,
                 "svg": draw(),
                 "legend": [
-                    {"name": name, "color": plots.css_color(color), "dashed": style == "--"}
+                    {"name": name, "color": inline_svg.css_color(color), "dashed": style == "--"}
                     for name, (_, _, color, style) in lines.items()
                 ],
                 "start": title == "Accuracy" and mark is not None,

@@ -65,7 +65,7 @@ def write_shard(
             for image, content in reader.read_ahead(planned):
                 writer.add(image, content)
             writer.flush()
-        write_rows(layout.row_file(data_dir, plan.split, index), writer.columns, writer.summary())
+        write_rows(layout.row_file(data_dir, plan.split, index), writer.columns(), writer.summary())
     except OSError as error:
         error.filename = error.filename or path
         reason = explain_system_error(error) or f"cannot write {path}: {error.strerror}"
@@ -82,12 +82,15 @@ class _ShardWriter:
         self._policy = images.ImagePolicy.of_flags(plan.flags)
         self._digest = ShardDigest()
         self.position = 0
-        self.columns: dict[str, list] = {name: [] for name in (*schema().names, DETAIL)}
-        self._append = [self.columns[name].append for name in self.columns]
+        self._rows: list[tuple] = []
         self.counts: collections.Counter[str] = collections.Counter()
 
     def flush(self) -> None:
         self._file.flush()
+
+    def columns(self) -> dict[str, tuple]:
+        """The rows as columns of the table of records, and the details."""
+        return dict(zip((*schema().names, DETAIL), zip(*self._rows, strict=True), strict=True))
 
     def summary(self) -> ShardSummary:
         return ShardSummary(self.position, self._digest.digest, self._digest.crc32c)
@@ -131,8 +134,7 @@ class _ShardWriter:
             image.offset,
             found.detail,
         )
-        for append, value in zip(self._append, row, strict=True):
-            append(value)
+        self._rows.append(row)
 
     def _frame(self, image: PlannedImage, found: images.Inspection) -> tuple[bytes, bytes]:
         """What comes before and after the image in its framed record."""

@@ -3,8 +3,10 @@ import pathlib
 
 import pytest
 
-# As commands set it, and before any test imports TensorFlow: its native notes are no lines of ours.
+# As commands set it (training.runtime), and before any test imports TensorFlow: its native notes
+# are no lines of ours, and a run in a test must have the kernels, and so the bits, of a command.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 BESIDE_REPOSITORY = pathlib.Path(__file__).parents[2] / "shared" / "data"

@@ -11,15 +11,15 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from preprocessing.exploration.inline_svg import (
+from common.inline_svg import (
     ACCENT,
     INK,
     LINE,
     MUTED,
     SECOND,
     SERIES,
-    VARIABLES,
     chart,
+    css_color,
     shortened,
     styled,
     to_markup,
@@ -27,6 +27,7 @@ from preprocessing.exploration.inline_svg import (
 
 MOST_BARS = 40  # more classes than this are drawn by rank
 
+_STYLE = {"axes.labelpad": 9}  # a phone shows the text larger
 _WIDTH = 440
 _BINS = 36
 _MAP_BINS = 40
@@ -75,13 +76,13 @@ BYTES = Scale(
 
 def legend(names: Sequence[str]) -> list[dict[str, str]]:
     """The colour of each split, for a legend outside the charts."""
-    colors = [VARIABLES[color] for color in SERIES * len(names)]
+    colors = [css_color(color) for color in SERIES * len(names)]
     return [{"name": name, "color": color} for name, color in zip(names, colors, strict=False)]
 
 
 def class_bars(labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> Markup:
     """A bar for each class, made of a part for each split."""
-    with styled():
+    with styled(_STYLE):
         number = len(labels)
         figure, axes = chart(_WIDTH, 24 + number * min(36, max(20, 380 / number)))
         rows, left = np.arange(number), np.zeros(number)
@@ -104,7 +105,7 @@ def class_bars(labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> Marku
 
 def class_ranks(counts: Mapping[str, np.ndarray]) -> Markup:
     """Pictures by the rank of their class, from the most frequent class to the least."""
-    with styled():
+    with styled(_STYLE):
         figure, axes = chart(_WIDTH, 360)
         for color, values in zip(SERIES * len(counts), counts.values(), strict=False):
             ordered = np.sort(values)[::-1]
@@ -130,7 +131,7 @@ def class_ranks(counts: Mapping[str, np.ndarray]) -> Markup:
 
 def histogram(series: Mapping[str, np.ndarray], scale: Scale) -> Markup:
     """How the pictures of each split spread over a logarithmic axis, in shares of the split."""
-    with styled():
+    with styled(_STYLE):
         figure, axes = chart(_WIDTH, 230)
         edges = np.geomspace(*_reach(series.values()), _BINS + 1)
         for number, values in enumerate(series.values()):
@@ -152,7 +153,7 @@ def histogram(series: Mapping[str, np.ndarray], scale: Scale) -> Markup:
 
 def size_map(width: np.ndarray, height: np.ndarray) -> Markup:
     """Where pictures lie by width and height; deeper: more of them."""
-    with styled():
+    with styled(_STYLE):
         figure, axes = chart(_WIDTH, 400)
         low, high = _reach([width, height])
         edges = np.geomspace(low, high, _MAP_BINS + 1)
@@ -176,7 +177,7 @@ def size_map(width: np.ndarray, height: np.ndarray) -> Markup:
 
 def shard_sizes(split: str, sizes: np.ndarray) -> Markup:
     """The size of each shard in their order, and the mean as a line."""
-    with styled():
+    with styled(_STYLE):
         figure, axes = chart(_WIDTH, 190)
         unit, name = next((u, n) for u, n in _UNITS if u <= max(sizes.max(), 1))
         if len(sizes) <= 2 * MOST_BARS:

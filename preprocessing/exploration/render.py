@@ -12,7 +12,9 @@ import jinja2
 def render(page: Mapping[str, Any]) -> str:
     """Fills the template."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("preprocessing.exploration"),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name) for name in ("preprocessing.exploration", "common")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

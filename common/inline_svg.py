@@ -1,7 +1,8 @@
 """Charts that stand inside a page and follow its light and dark colours.
 
-A chart is drawn by matplotlib in the marker colours below, which become CSS variables of the page.
-Text stays text: it takes the page's font and can be searched. Equal numbers give equal bytes.
+A chart is drawn by matplotlib in the marker colours below, which become the CSS variables of
+templates/page.css. Text stays text: it takes the page's font and can be searched. Equal numbers
+give equal bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -20,10 +22,10 @@ from matplotlib.figure import Figure
 
 INK, MUTED, LINE = "#0a0b01", "#0a0b02", "#0a0b03"
 ACCENT, SECOND, THIRD, QUIET = "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07"
+PAPER = "#0a0b08"
 SERIES = (ACCENT, SECOND, THIRD, QUIET)
 
-# Marker colour to the variable that a page's style sheet sets.
-VARIABLES = {
+_VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     LINE: "var(--line)",
@@ -31,6 +33,7 @@ VARIABLES = {
     SECOND: "var(--second)",
     THIRD: "var(--third)",
     QUIET: "var(--quiet)",
+    PAPER: "var(--paper)",
 }
 
 _UNITS_PER_INCH = 72
@@ -43,17 +46,21 @@ _STYLE = {
     "text.parse_math": False,  # a class may be called "$1 notes"
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
-    "axes.labelpad": 9,  # a phone shows the text larger
     "axes.unicode_minus": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
 }
 
 
+def css_color(color: str) -> str:
+    """The CSS variable that a marker colour becomes, for legends outside the charts."""
+    return _VARIABLES[color]
+
+
 @contextlib.contextmanager
-def styled() -> Iterator[None]:
-    """Within it, matplotlib draws as the page wants it."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+def styled(own: Mapping[str, Any]) -> Iterator[None]:
+    """Within it, matplotlib draws as pages want it, with one page's `own` settings besides."""
+    with matplotlib.rc_context({**_STYLE, **own}), warnings.catch_warnings():
         # The browser's fonts draw the text; what matplotlib's own lacks does not matter.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         yield
@@ -82,7 +89,7 @@ def to_markup(figure: Figure, title: str) -> Markup:
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)
     inside = out.getvalue().partition("<svg")[2].partition(">")[2]
     inside = re.sub(r"<!--.*?-->|<style.*?</style>|<metadata.*?</metadata>", "", inside, flags=re.S)
-    inside = re.sub(r' id="[a-z0-9.]+_\d+"', "", inside)  # counters, to which nothing refers
+    inside = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", inside)  # counters, to which nothing refers
     inside = re.sub(r'style="[^"]*"', lambda found: _in_colours_of_page(found[0]), inside)
     inside = re.sub(r">\s+<", "><", inside)
     width, height = figure.get_size_inches() * _UNITS_PER_INCH
@@ -100,4 +107,4 @@ def shortened(label: str) -> str:
 def _in_colours_of_page(style: str) -> str:
     style = re.sub(r"font:\s*([\d.]+px)[^;\"]*", r"font-size: \1", style)
     style = re.sub(r"font-family:[^;\"]*;?\s*", "", style)
-    return re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], "none"), style)
+    return re.sub(r"#[0-9a-f]{6}", lambda found: _VARIABLES.get(found[0], "none"), style)
