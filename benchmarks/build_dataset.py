@@ -38,7 +38,7 @@ class BuildBenchmarkConfig:
     num_plain_files: int = flag(
         2_000, help="photos that the plain pipeline takes, which holds all of them in memory"
     )
-    num_decoded_files: int = flag(4_000, help="photos that are decoded")
+    num_decoded_files: int = flag(10_000, help="photos that are decoded")
     num_shards: int = flag(32, help="shards of a build")
     num_workers: int = flag(2, help="processes of a build, and threads that decode")
     rounds: int = flag(5, help="how often each side is measured")

@@ -117,6 +117,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
             configs=(
                 BuildConfig(
                     source=photos.sources[split],
+                    class_text=photos.class_names or None,
                     output_dir=data_dir,
                     split=split,
                     num_shards=experiment.num_shards,
