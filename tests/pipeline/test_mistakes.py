@@ -193,9 +193,17 @@ def test_a_tf1_checkpoint_of_1001_outputs_does_not_fit_three_classes(
 def test_splits_of_different_classes_are_refused(command, photos, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     shutil.rmtree(tmp_path / "photos" / "validation" / "dog")
-    for split in ("train", "validation"):
-        flags = {"source": tmp_path / "photos" / split, "output_dir": tmp_path / "data"}
-        assert command("build", split=split, num_shards=1, **flags).code == 0
+    flags = {"output_dir": tmp_path / "data", "num_shards": 1}
+    train = {"source": tmp_path / "photos" / "train", "split": "train"}
+    validation = {"source": tmp_path / "photos" / "validation", "split": "validation"}
+    assert command("build", **train, **flags).code == 0
+    outcome = command("build", **validation, **flags)
+    require_one_line(outcome, FAILED, "give both the same list by --classes=FILE")
+    # Built apart and put together, they are refused as well.
+    shutil.rmtree(tmp_path / "data" / "validation")
+    apart = flags | {"output_dir": tmp_path / "apart"}
+    assert command("build", **validation, **apart).code == 0
+    shutil.copytree(tmp_path / "apart", tmp_path / "data", dirs_exist_ok=True)
     outcome = command("train", data_dir=tmp_path / "data", model_dir=tmp_path / "model", **TINY)
     require_one_line(outcome, FAILED, "'dog'")
     assert contents(tmp_path / "model") == {}
