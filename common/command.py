@@ -18,6 +18,7 @@ standard error; any other exception is a bug and shows its traceback.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import errno
 import logging
@@ -45,6 +46,7 @@ def run(
     *configs: type,
     argv: Sequence[str] | None = None,
     passthrough: str = "",
+    quick_exit: bool = False,
 ) -> None:
     """Parses the command line into `configs`, calls `main` with them and exits.
 
@@ -54,6 +56,9 @@ def run(
         argv: the command line; by default that of the process.
         passthrough: what the words behind a bare `--` are, for a command that takes such words.
             `main` then gets their tuple as its last argument.
+        quick_exit: end the process without taking the interpreter apart, for a command whose
+            libraries leave native threads behind: now and then these abort a process that has done
+            all its work.
     """
     try:
         code = run_to_exit_code(main, *configs, argv=argv, passthrough=passthrough)
@@ -61,7 +66,11 @@ def run(
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    sys.exit(code)
+    if not quick_exit:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run_to_exit_code(

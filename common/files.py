@@ -207,7 +207,7 @@ def require_writable(path: str, flag: str) -> None:
     Raises:
         UserError: it cannot be made or written to; the message names `flag`.
     """
-    trial = join(path, "write-test")
+    trial = join(path, f"{TEMPORARY_PREFIX}{os.getpid()}-write-test")
     try:
         if not is_remote(path):
             os.makedirs(path, exist_ok=True)

@@ -28,6 +28,7 @@ _OFFICIAL_TARS = {TRAIN: "ILSVRC2012_img_train.tar", VALIDATION: "ILSVRC2012_img
 
 _VALIDATION_FOLDERS = ("validation", "val", "test")
 _HOLDOUT_FRACTION = 0.2  # of a single tree of class folders
+_DRAWN_BROKEN = 0.05  # some are broken on purpose, a larger share the fewer are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Photos:
         sources: by split what the build takes them from.
         holdout_fraction: above 0 where both splits share one tree.
         class_names: file of human names, or empty.
+        max_rejected_fraction: more than this share of broken files is no accident.
     """
 
     stage: Stage | None
     sources: dict[str, str]
     holdout_fraction: float = 0.0
     class_names: str = ""
+    max_rejected_fraction: float = BuildConfig.max_rejected_fraction
 
 
 def choose_photos(dataset: str, work_dir: str) -> Photos:
@@ -63,7 +66,8 @@ def choose_photos(dataset: str, work_dir: str) -> Photos:
             outputs=(os.path.join(drawn, "demo.json"),),
             owns=("photos",),
         )
-        return Photos(stage, folders, class_names=os.path.join(drawn, "class_names.txt"))
+        names = os.path.join(drawn, "class_names.txt")
+        return Photos(stage, folders, class_names=names, max_rejected_fraction=_DRAWN_BROKEN)
     source = TFDS_SOURCES.get(dataset, dataset)
     if source.startswith(_TFDS):
         return Photos(None, {TRAIN: source, VALIDATION: source})
@@ -118,6 +122,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
                 BuildConfig(
                     source=photos.sources[split],
                     class_text=photos.class_names or None,
+                    max_rejected_fraction=photos.max_rejected_fraction,
                     output_dir=data_dir,
                     split=split,
                     num_shards=experiment.num_shards,

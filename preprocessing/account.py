@@ -57,7 +57,8 @@ def account(data_dir: str, plan: Plan, max_rejected_fraction: float) -> Manifest
         seed=plan.flags["seed"],
         source=plan.source,
         flags=plan.flags,
-        versions={**plan.versions, "pyarrow": importlib.metadata.version("pyarrow")},
+        versions=plan.versions
+        | {name: importlib.metadata.version(name) for name in ("pyarrow", "apache-beam")},
         records_sha256=sha256_of_file(layout.split_path(data_dir, plan.split, layout.RECORDS)),
         plan_sha256=sha256_of_file(layout.split_path(data_dir, plan.split, layout.PLAN)),
     )
@@ -103,8 +104,8 @@ def require_few_rejected(data_dir: str, manifest: Manifest, max_fraction: float)
     if num_rejected > max_fraction * manifest.num_listed:
         raise UserError(
             f"{num_rejected} of {manifest.num_listed} images were rejected, more than"
-            f" --max_rejected_fraction={max_fraction}: {path} says why; mend the files, or raise"
-            " the limit and run again"
+            f" --max_rejected_fraction={max_fraction}: {path} says why; raise the limit and run"
+            " again, or mend the files and build into another --output_dir"
         )
 
 
@@ -129,10 +130,11 @@ class _Tally:
             self.shards.append(ShardInfo(name, int(stored.sum()), **dataclasses.asdict(summary)))
             ends = (rows.column(name).to_pylist() for name in ("action", "reason"))
             self._ends.update(zip(*ends, strict=True))
-            listed = pc.is_in(rows["action"], pc.cast([images.REJECTED, images.REPAIRED], "string"))
-            odd = rows.filter(listed).select(["key", "action", "reason", DETAIL])
-            for row in odd.to_pylist():
-                self.odd[row.pop("action")].append(row)
+            # What has been repaired may have been made smaller, too.
+            odd = rows.filter(pc.not_equal(rows["reason"], ""))
+            for row in odd.select(["key", "action", "reason", DETAIL]).to_pylist():
+                rejected = row.pop("action") == images.REJECTED
+                self.odd[images.REJECTED if rejected else images.REPAIRED].append(row)
             yield rows
 
     def num_of(self, action: str) -> int:

@@ -14,7 +14,7 @@ import time
 
 from common.command import flag, run
 from common.errors import UsageError, UserError
-from common.files import require_writable, sha256_of_bytes
+from common.files import is_remote, join, require_writable, sha256_of_bytes
 from preprocessing import images, layout
 from preprocessing.account import account
 from preprocessing.bounding_boxes import read_bounding_boxes
@@ -58,14 +58,17 @@ class BuildConfig:
         " ImageNet's are known",
     )
     bounding_boxes: str | None = flag(
-        None, help="CSV file of lines FILE NAME,XMIN,YMIN,XMAX,YMAX, in fractions of the image"
+        None,
+        help="CSV file of lines NAME,XMIN,YMIN,XMAX,YMAX, in fractions of the image; the name"
+        " with or without the class before it",
     )
     tfds_dir: str | None = flag(None, help="where TFDS keeps its files; its own place by default")
     seed: int = flag(0, help="of the permutation that deals images to shards")
     holdout_fraction: float = flag(
         0.0,
         help="for a single tree: --split=validation takes this fraction of its images, chosen by"
-        " a hash of their names, and --split=train the rest",
+        " a hash of their names, and --split=train the rest; of tfds:NAME the tree is its train"
+        " split",
     )
     validate: str = flag(
         images.HEADER,
@@ -127,6 +130,7 @@ def build_dataset(config: BuildConfig, beam_flags: tuple[str, ...] = ()) -> None
     start = time.monotonic()
     runner = RunnerConfig(config.runner, config.num_workers, beam_flags)
     runner.check(config.output_dir, config.source)
+    _require_apart(config)
     root, plan, body = make_plan(config)
     require_writable(config.output_dir, "output_dir")
     with locked(config.output_dir, config.split):
@@ -161,7 +165,9 @@ def make_plan(config: BuildConfig) -> tuple[str, Plan, bytes]:
         UserError: there is nothing to build from, or the class list does not fit.
         UsageError: there are fewer images than shards.
     """
-    listing = list_source(config.source, config.split, config.labels, config.tfds_dir)
+    # What is held out is held out of one tree; a TFDS data set's is its training split.
+    split = TRAIN if config.holdout_fraction else config.split
+    listing = list_source(config.source, split, config.labels, config.tfds_dir)
     classes = choose_class_list(listing.classes, config.classes, config.class_text)
     _say_what_was_found(config, listing, classes)
     shards = deal(_choose_images(config, listing, classes), config.num_shards, config.seed)
@@ -194,6 +200,20 @@ def make_plan(config: BuildConfig) -> tuple[str, Plan, bytes]:
     return listing.root, plan, body
 
 
+def _require_apart(config: BuildConfig) -> None:
+    """Checks that the build does not write among the photos that it reads."""
+    source, output = (
+        path if is_remote(path) else os.path.realpath(path)
+        for path in (config.source, config.output_dir)
+    )
+    for outer, inner in ((source, output), (join(output, config.split), source)):
+        if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+            raise UsageError(
+                f"--output_dir={config.output_dir} would write split {config.split!r} among the"
+                f" photos of --source={config.source}: use another directory"
+            )
+
+
 def _choose_images(config: BuildConfig, listing: Listing, classes: ClassList) -> list[PlannedImage]:
     """The images of the split, by class index, with their boxes; the listing is used up.
 
@@ -201,7 +221,7 @@ def _choose_images(config: BuildConfig, listing: Listing, classes: ClassList) ->
     """
     boxes = read_bounding_boxes(config.bounding_boxes) if config.bounding_boxes else {}
     indices = {name: index for index, name in enumerate(classes.names)}
-    planned = []
+    planned, owners = [], {}
     num_listed = len(listing.images)
     listing.images.reverse()
     while listing.images:
@@ -209,8 +229,16 @@ def _choose_images(config: BuildConfig, listing: Listing, classes: ClassList) ->
         if not config.holdout_fraction or (
             in_holdout(key, config.holdout_fraction) == (config.split == VALIDATION)
         ):
-            own = boxes and tuple(boxes.get(key.rpartition("/")[2], ()))
-            image = PlannedImage(key, indices[class_name], num_bytes, path, offset, own or ())
+            own = ()
+            if boxes:
+                name = key.rpartition("/")[2]
+                own = tuple(boxes.get(key) or boxes.get(name, ()))
+                if own and key not in boxes and owners.setdefault(name, key) != key:
+                    raise UserError(
+                        f"--bounding_boxes={config.bounding_boxes}: {name!r} may be {key!r} or"
+                        f" {owners[name]!r}: write the class before the name"
+                    )
+            image = PlannedImage(key, indices[class_name], num_bytes, path, offset, own)
             planned.append(image)
     if not planned:
         raise UserError(
@@ -231,7 +259,10 @@ def _write_shards(
     # Beam takes seconds to import, which a finished build need not wait for.
     from preprocessing.runners.job import write_shards
 
-    write_shards(root, config.output_dir, plan, todo, runner, config.read_threads)
+    root, output_dir = (
+        path if is_remote(path) else os.path.abspath(path) for path in (root, config.output_dir)
+    )
+    write_shards(root, output_dir, plan, todo, runner, config.read_threads)
 
 
 def _say_what_was_found(config: BuildConfig, listing: Listing, classes: ClassList) -> None:
@@ -252,4 +283,4 @@ def _say_what_was_found(config: BuildConfig, listing: Listing, classes: ClassLis
 
 
 if __name__ == "__main__":
-    run(build_dataset, BuildConfig, passthrough=BEAM_OPTIONS)
+    run(build_dataset, BuildConfig, passthrough=BEAM_OPTIONS, quick_exit=True)

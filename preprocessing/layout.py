@@ -56,12 +56,12 @@ def find_shards(data_dir: str, split: str) -> dict[str, int]:
     }
 
 
-def find_splits(data_dir: str) -> list[str]:
-    """Names of the finished splits in `data_dir`, sorted."""
+def find_splits(data_dir: str, file: str = MANIFEST) -> list[str]:
+    """Names of the splits in `data_dir` that have a file, sorted; by default the finished ones."""
     return [
         entry.name
         for entry in _entries(data_dir)
-        if entry.is_directory and exists(split_path(data_dir, entry.name, MANIFEST))
+        if entry.is_directory and exists(split_path(data_dir, entry.name, file))
     ]
 
 

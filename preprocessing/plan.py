@@ -167,9 +167,11 @@ def load_plan(data_dir: str, split: str) -> Plan | None:
     try:
         for name in ("classes", "class_texts", "num_images", "num_bytes", "offsets"):
             value[name] = tuple(value[name])
+        for name in ("flags", "source", "versions"):
+            value[name] = dict(value[name])
         return Plan(**value)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete {data_dir} and build anew") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error})") from None
 
 
 def read_shard(data_dir: str, plan: Plan, index: int) -> list[PlannedImage]:

@@ -45,13 +45,14 @@ def locked(data_dir: str, split: str) -> Iterator[None]:
     make_directory(layout.split_path(data_dir, split, layout.ROWS))
     folder = os.open(layout.split_path(data_dir, split), os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another build of split {split!r} in {data_dir} is running: wait for its end, or"
+                " use another --output_dir"
+            ) from None
         yield
-    except BlockingIOError:
-        raise UserError(
-            f"another build of split {split!r} in {data_dir} is running: wait for its end, or use"
-            " another --output_dir"
-        ) from None
     finally:
         os.close(folder)
 
@@ -64,15 +65,21 @@ def settle_plan(data_dir: str, plan: Plan, body: bytes) -> Plan:
             another split with other classes.
     """
     cure = "use another --output_dir, or delete this one"
-    old = load_plan(data_dir, plan.split)
     old_body = _read_if_there(layout.split_path(data_dir, plan.split, layout.PLAN_BODY))
+    try:
+        old = load_plan(data_dir, plan.split)
+    except UserError as error:
+        logging.warning(f"{error}: making it anew")
+        old = None
+    require_classes_of_other_splits(data_dir, plan)
     if old is None:
-        if foreign := layout.find_shards(data_dir, plan.split):
+        foreign = layout.find_shards(data_dir, plan.split)
+        # What the images are is in the body; row files and hashes tell what the shards are.
+        if foreign and old_body != body:
             raise UserError(
                 f"{data_dir} holds {min(foreign)}, which belongs to no build of split"
                 f" {plan.split!r} there; {cure}"
             )
-        _require_classes_of_other_splits(data_dir, plan)
     elif reason := difference(old, old_body, plan, body):
         raise UserError(f"{data_dir} holds another build of split {plan.split!r}: {reason}; {cure}")
     elif sha256_of_bytes(old_body) == old.body_sha256:
@@ -81,9 +88,15 @@ def settle_plan(data_dir: str, plan: Plan, body: bytes) -> Plan:
     return plan
 
 
-def _require_classes_of_other_splits(data_dir: str, plan: Plan) -> None:
-    for split in layout.find_splits(data_dir):
-        classes = load_manifest(data_dir, split).classes
+def require_classes_of_other_splits(data_dir: str, plan: Plan) -> None:
+    """Checks that labels mean the same in all splits of a directory, finished or not.
+
+    Raises:
+        UserError: another split has other classes.
+    """
+    for split in layout.find_splits(data_dir, layout.PLAN):
+        other = load_plan(data_dir, split) if split != plan.split else plan
+        classes = other.classes if other else plan.classes
         if classes != plan.classes:
             raise UserError(
                 f"split {split!r} in {data_dir} has {len(classes)} classes ({classes[0]!r} ...),"

@@ -68,7 +68,9 @@ def write_shard(
         write_rows(layout.row_file(data_dir, plan.split, index), writer.columns(), writer.summary())
     except OSError as error:
         error.filename = error.filename or path
-        reason = explain_system_error(error) or f"cannot write {path}: {error.strerror}"
+        ours = os.path.basename(path) in str(error.filename)
+        doing = f"cannot write {path}" if ours else f"cannot read {error.filename}"
+        reason = explain_system_error(error) or f"{doing}: {error.strerror}"
         raise UserError(f"{reason} (finished shards are kept)") from error
     return ShardResult(writer.position, dict(writer.counts))
 

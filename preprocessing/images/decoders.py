@@ -53,7 +53,7 @@ def decode(content: bytes, kind: str, max_pixels: int) -> Image.Image:
             image = readers[kind](io.BytesIO(content))
             check_size(*image.size, max_pixels)
             image.load()
-    except Rejection:
+    except (Rejection, MemoryError):  # lack of memory says nothing about the image
         raise
     except Exception as error:  # what Pillow raises for bad bytes is an open set
         reason = _reason(content, kind, str(error))

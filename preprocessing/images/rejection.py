@@ -11,6 +11,9 @@ TOO_MANY_PIXELS = "too many pixels"
 UNREADABLE = "unreadable"
 
 
+_LARGEST_SIDE = 2**31 - 1
+
+
 class Rejection(Exception):
     """An image cannot be stored.
 
@@ -35,4 +38,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise Rejection(NO_PIXELS, f"{width} x {height} pixels")
     if width * height > max_pixels:
         detail = f"{width} x {height} pixels, the limit is {max_pixels}"
+        if max(width, height) > _LARGEST_SIDE:  # a made-up header: the table has no room for it
+            raise Rejection(TOO_MANY_PIXELS, detail)
         raise Rejection(TOO_MANY_PIXELS, detail, width, height)

@@ -41,12 +41,20 @@ class WriteShard(beam.DoFn):
         source_root: what the paths of the plan are relative to.
         data_dir: where plan and shards lie.
         split: whose plan it is.
+        body_sha256: which plan it must be; a bucket cannot keep another build out.
         read_threads: threads that read ahead; None leaves it to the kind of source.
     """
 
-    def __init__(self, source_root: str, data_dir: str, split: str, read_threads: int | None):
+    def __init__(
+        self,
+        source_root: str,
+        data_dir: str,
+        split: str,
+        body_sha256: str,
+        read_threads: int | None,
+    ):
         self._source_root, self._data_dir, self._split = source_root, data_dir, split
-        self._read_threads = read_threads
+        self._body_sha256, self._read_threads = body_sha256, read_threads
 
     def setup(self) -> None:
         with _errors_as_text():
@@ -55,6 +63,11 @@ class WriteShard(beam.DoFn):
                 raise UserError(
                     f"a worker does not find the plan in {self._data_dir}: --output_dir must be"
                     " where every worker sees it, in a bucket or on a shared disk"
+                )
+            if self._plan.body_sha256 != self._body_sha256:
+                raise UserError(
+                    f"another build has put its plan into {self._data_dir}: use another"
+                    " --output_dir"
                 )
 
     def process(self, index: int) -> Iterator[int]:
@@ -89,7 +102,7 @@ def write_shards(
     if runner.runner == DATAFLOW:
         require_reachable(source_root, "source")
         require_reachable(data_dir, "output_dir")
-    do_fn = WriteShard(source_root, data_dir, plan.split, read_threads)
+    do_fn = WriteShard(source_root, data_dir, plan.split, plan.body_sha256, read_threads)
 
     def construct(pipeline: beam.Pipeline) -> None:
         _ = (

@@ -46,6 +46,11 @@ def list_source(
         return list_tar(source, labels)
     top = scan_folder(source, f"--source={source}")
     tars = class_tars_among(top.files)
+    if top.folders and tars:
+        raise UserError(
+            f"--source={source} holds class folders and tars of classes, {top.folders[0]!r} and"
+            f" {tars[0]!r} among them: keep only one kind there"
+        )
     if top.folders:
         refuse_labels(labels, "folder of class folders")
         return list_class_folders(source, top)

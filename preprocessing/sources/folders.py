@@ -51,7 +51,7 @@ def list_class_folders(source: str, top: Folder) -> Listing:
         UserError: the class folders hold no files, or one cannot be listed or is not named in text.
     """
     images: list[SourceImage] = []
-    ignored: list[str] = []
+    ignored: list[str] = list(top.files)
     classes = sorted(top.folders)
     for name in classes:
         require_text(name, source)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from common.errors import UsageError, UserError
-from common.files import join, read_bytes
+from common.files import is_remote, join, read_bytes
 from preprocessing.class_list import enumerate_names, imagenet_synsets
 
 NUM_OFFICIAL = 50_000
@@ -93,7 +93,11 @@ def _official_number(name: str) -> int | None:
 
 
 def _is_beside(source: str, name: str, labels: str | None) -> bool:
-    return name.endswith(".tar") or labels == join(source, name)
+    if name.endswith(".tar") or labels == join(source, name):
+        return True
+    if labels is None or is_remote(labels) or is_remote(source):
+        return False
+    return os.path.realpath(labels) == os.path.realpath(join(source, name))
 
 
 def _from_file(path: str, names: list[str]) -> dict[str, str]:

@@ -70,8 +70,13 @@ def require_text(class_name: str, source: str) -> None:
     """A class name goes into text files, which a file's name need not.
 
     Raises:
-        UserError: it is not UTF-8.
+        UserError: it is not UTF-8, or of several lines.
     """
+    if class_name.splitlines() != [class_name]:
+        raise UserError(
+            f"--source={source}: the name of the class folder {class_name!r} has a line break:"
+            " rename it"
+        )
     try:
         class_name.encode("utf-8")
     except UnicodeEncodeError:

@@ -154,6 +154,7 @@ def test_the_packaged_checkpoint_knows_the_ten_things_it_was_trained_on(tmp_path
         output_dir=tmp_path / "data",
         split="validation",
         num_shards=1,
+        max_rejected_fraction=0.1,
     )
     assert code == 0
     output = tmp_path / "evaluation.json"

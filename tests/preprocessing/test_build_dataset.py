@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import struct
 
 import pytest
 import tensorflow as tf
@@ -181,6 +182,20 @@ def test_boxes_and_texts_come_into_the_records_of_their_images(tree, tmp_path, b
         f"--source={tree}", f"--output_dir={tmp_path}/no", f"--bounding_boxes={tmp_path}/boxes.csv"
     )
     assert code == 1 and "names none of the images" in text
+    (tree / "dog/cat_1.JPEG").write_bytes((tree / "cat/cat_1.JPEG").read_bytes())
+    flags = [f"--source={tree}", f"--bounding_boxes={tmp_path}/boxes.csv", "--num_shards=1"]
+    (tmp_path / "boxes.csv").write_text("cat_1.JPEG,0,0,1,1\n")
+    code, text = command(*flags, f"--output_dir={tmp_path}/no")
+    assert code == 1 and "'cat_1.JPEG' may be 'dog/cat_1.JPEG' or 'cat/cat_1.JPEG'" in text
+    (tmp_path / "boxes.csv").write_text("cat/cat_1.JPEG,0,0,1,1\n")
+    assert command(*flags, f"--output_dir={tmp_path}/yes")[0] == 0
+
+
+def test_a_header_of_an_impossible_size_is_one_rejected_image(tree, tmp_path, build):
+    header = struct.pack(">II5B", 0xFFFFFFFF, 5, 8, 2, 0, 0, 0)
+    (tree / "cat/huge.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + header + bytes(99))
+    out = build(tree, tmp_path / "out", max_rejected_fraction=0.1)
+    assert sum(load_manifest(str(out), "train").rejected.values()) == 1
 
 
 def test_larger_images_are_made_smaller_and_others_stay(tree, tmp_path, build, command):

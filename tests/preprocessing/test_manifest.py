@@ -33,7 +33,7 @@ def test_the_manifest_describes_the_split(tree, tmp_path, build):
     assert (manifest.split, manifest.seed, manifest.flags["num_shards"]) == ("train", 7, 3)
     assert (manifest.num_listed, manifest.num_examples, manifest.num_repaired) == (14, 13, 1)
     assert manifest.rejected == {"not an image": 1}
-    assert manifest.versions.keys() == {"pillow", "libjpeg", "pyarrow"}
+    assert manifest.versions.keys() == {"pillow", "libjpeg", "pyarrow", "apache-beam"}
     for shard in manifest.shards:
         content = (out / shard.name).read_bytes()
         assert shard.num_bytes == len(content)

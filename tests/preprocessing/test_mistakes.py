@@ -22,6 +22,8 @@ def mistakes(tmp_path):
         ([tree, f"--labels={tmp_path}/classes"], 2, "--labels"),
         ([tree, f"--bounding_boxes={tmp_path}/classes"], 1, "--bounding_boxes"),
         ([tree, f"--class_text={tmp_path}/none"], 1, "--class_text"),
+        ([tree, f"--output_dir={tmp_path}/photos/out"], 2, "among the photos"),
+        ([tree, f"--output_dir={tmp_path}", "--split=photos"], 2, "among the photos"),
         ([tree, "--jpeg_quality=101"], 2, "--jpeg_quality=101"),
         ([tree, "--shorter_side=-1"], 2, "--shorter_side=-1"),
         ([tree, "--validate=closely"], 2, "validate"),

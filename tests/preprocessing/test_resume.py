@@ -8,7 +8,7 @@ import pytest
 
 from preprocessing.manifest import load_manifest
 
-from .conftest import MODULE, ROOT, contents, encoded
+from .conftest import MODULE, ROOT, contents, encoded, make_tree
 
 
 def test_a_killed_build_goes_on_where_it_was(tmp_path, build):
@@ -106,6 +106,30 @@ def test_changed_images_and_foreign_shards_are_refused(tree, tmp_path, build, co
     code, text = command(f"--source={tree}", f"--output_dir={foreign}", "--num_shards=3")
     assert code == 1 and "train-00000-of-01024" in text and len(text.splitlines()) == 2
     assert (foreign / "train-00000-of-01024").read_bytes() == b"not ours"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"flags": null}'])
+def test_a_lost_or_damaged_plan_is_made_again_from_the_same_images(
+    tree, tmp_path, build, command, content
+):
+    out = build(tree, tmp_path / "out")
+    before = contents(out)
+    (out / "train/manifest.json").unlink()
+    (out / "train/plan.json").unlink()
+    if content is not None:
+        (out / "train/plan.json").write_bytes(content)
+    code, text = command(f"--source={tree}", f"--output_dir={out}", "--num_shards=3")
+    assert code == 0 and "3 of 3 shards are finished already" in text
+    assert contents(out) == before
+
+
+def test_an_unfinished_split_keeps_others_to_its_classes(tree, tmp_path, command):
+    (tree / "cat/text.JPEG").write_bytes(b"text")
+    flags = [f"--output_dir={tmp_path}/out", "--num_shards=1"]
+    assert command(f"--source={tree}", *flags)[0] == 1  # too many rejected
+    other = make_tree(tmp_path / "other", folders=("cat", "dog"))
+    code, text = command(f"--source={other}", *flags, "--split=validation")
+    assert code == 1 and "--classes=FILE" in text and len(text.splitlines()) == 2
 
 
 def test_two_builds_of_one_split_do_not_run_at_once(tree, tmp_path, command):

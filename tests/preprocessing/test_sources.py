@@ -51,7 +51,7 @@ def test_class_folders_are_listed_by_key_with_whatever_lies_in_them(tree):
     (tree / "wolf").symlink_to(tree / "dog")
     listing = list_source(str(tree), "any")
     assert listing.classes == ("cat", "dog", "empty", "fox", "wolf")
-    assert listing.ignored == ("cat/a.JPEG",)
+    assert listing.ignored == ("cat/a.JPEG", "stray.txt")
     assert (listing.kind, listing.root) == ("class folders", str(tree))
     found = {image.key: image for image in listing.images}
     assert list(found) == sorted(found)
@@ -293,7 +293,9 @@ def test_class_folders_in_a_bucket_are_as_those_on_disk(tree, bucket, storage_pr
     storage_proxy.page = 3
     local, remote = list_source(str(tree), "train"), list_source(bucket, "train")
     assert (remote.images, remote.classes) == (local.images, local.classes)
-    assert (remote.ignored, remote.root) == (local.ignored, bucket) == (("cat/sub",), bucket)
+    assert (
+        (remote.ignored, remote.root) == (local.ignored, bucket) == (("cat/sub", "stray"), bucket)
+    )
     assert read_all(remote) == read_all(local)
     image = local.images[0]._replace(path="cat/none")
     with SourceReader(bucket) as reader:
