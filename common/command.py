@@ -46,7 +46,6 @@ def run(
     *configs: type,
     argv: Sequence[str] | None = None,
     passthrough: str = "",
-    quick_exit: bool = False,
 ) -> None:
     """Parses the command line into `configs`, calls `main` with them and exits.
 
@@ -56,9 +55,6 @@ def run(
         argv: the command line; by default that of the process.
         passthrough: what the words behind a bare `--` are, for a command that takes such words.
             `main` then gets their tuple as its last argument.
-        quick_exit: end the process without taking the interpreter apart, for a command whose
-            libraries leave native threads behind: now and then these abort a process that has done
-            all its work.
     """
     try:
         code = run_to_exit_code(main, *configs, argv=argv, passthrough=passthrough)
@@ -66,11 +62,13 @@ def run(
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    if not quick_exit:
-        sys.exit(code)
-    atexit._run_exitfuncs()
-    sys.stderr.flush()
-    os._exit(code)
+    if "apache_beam" in sys.modules:
+        # It leaves native threads behind that now and then abort a process that has done all its
+        # work, while the interpreter is taken apart.
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_to_exit_code(

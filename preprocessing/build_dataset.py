@@ -283,4 +283,4 @@ def _say_what_was_found(config: BuildConfig, listing: Listing, classes: ClassLis
 
 
 if __name__ == "__main__":
-    run(build_dataset, BuildConfig, passthrough=BEAM_OPTIONS, quick_exit=True)
+    run(build_dataset, BuildConfig, passthrough=BEAM_OPTIONS)

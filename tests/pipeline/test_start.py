@@ -16,6 +16,7 @@ from pipeline.experiments import DEMO, DEMO_SCRATCH, PRETRAINING, SMALL
 from pipeline.run import RunConfig, choose_experiment
 from pipeline.stages import plan_stages
 from pipeline.start import DEMO_WEIGHTS
+from preprocessing.build_dataset import BuildConfig
 from preprocessing.demo_photos import write_demo_photos
 from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
 from training.initial import choose_labels, open_initial
@@ -171,15 +172,17 @@ def test_training_is_ahead_from_the_first_epoch_when_it_starts_from_the_tf1_weig
     photos, work = tmp_path / "photos", tmp_path / "work"
     write_demo_photos(str(photos), 40, 15)
     top_1 = {}
+    changes = {
+        OptimizationFlags: {"epochs": 3, "batch_size": 8},
+        BuildConfig: {"max_rejected_fraction": 0.1},  # few photos, as many broken ones as ever
+    }
     for init in ("tf1", "scratch"):
         stages = plan_stages(DEMO, str(photos), str(work / init), init)
         for stage in stages:
             if stage.name.startswith(("preprocess", "convert", "train")):
                 stage.function()(
                     *(
-                        dataclasses.replace(config, epochs=3, batch_size=8)
-                        if isinstance(config, OptimizationFlags)
-                        else config
+                        dataclasses.replace(config, **changes.get(type(config), {}))
                         for config in stage.configs
                     )
                 )
