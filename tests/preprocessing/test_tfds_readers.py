@@ -1,10 +1,11 @@
 """TFDS reads what was built, slices of it too, and finds what the source holds."""
 
 import json
+import subprocess
 
 import pytest
 
-from .conftest import encoded, make_tree
+from .conftest import MODULE, ROOT, encoded, make_tree
 
 CLASSES = ["cat", "dog", "fox"]
 
@@ -63,3 +64,14 @@ def test_a_moved_directory_reads_the_same_and_says_nothing_of_its_place(data_dir
     assert sum(1 for _ in builder.as_dataset(split="validation")) == 12
     info = json.loads((moved / "dataset_info.json").read_text())
     assert str(tmp_path) not in json.dumps(info)
+
+
+def test_builds_of_two_splits_at_once_are_both_described(tmp_path):
+    processes = []
+    for split in ("train", "validation"):
+        photos = make_tree(tmp_path / split, per_folder=5)
+        flags = [f"--source={photos}", f"--output_dir={tmp_path}/out", f"--split={split}"]
+        processes.append(subprocess.Popen([*MODULE, *flags], cwd=ROOT, stdout=subprocess.DEVNULL))
+    assert [process.wait() for process in processes] == [0, 0]
+    info = json.loads((tmp_path / "out/dataset_info.json").read_text())
+    assert [split["name"] for split in info["splits"]] == ["train", "validation"]
