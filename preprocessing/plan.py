@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 from common.errors import UsageError, UserError
 from common.files import exists, read_json, read_range, write_bytes, write_json
 from preprocessing import layout
+from preprocessing.bounding_boxes import Box
 from preprocessing.sources.listing import WHOLE_FILE
-
-Box = tuple[float, float, float, float]
 
 
 class PlannedImage(NamedTuple):

@@ -10,7 +10,6 @@ so that a shard in a bucket is checked without being read.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
+from common.buckets import printed_crc32c
 from common.files import open_for_reading
 
 _BLOCK = 8 << 20
@@ -51,7 +51,7 @@ class ShardDigest:
 
     @property
     def crc32c(self) -> str:
-        return base64.b64encode(self._crc32c.to_bytes(4, "big")).decode()
+        return printed_crc32c(self._crc32c)
 
 
 def digest_of_file(path: str, spans: Sequence[Span]) -> str:

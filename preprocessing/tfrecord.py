@@ -25,7 +25,7 @@ def frame(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
         checksum = extend(checksum, part)
         size += len(part)
     length = _pack_length(size)
-    return length + _masked(value(length)), _masked(checksum)
+    return length + masked_crc(length), _masked(checksum)
 
 
 def payload_of(record: bytes) -> bytes | None:
@@ -34,6 +34,11 @@ def payload_of(record: bytes) -> bytes | None:
     header, footer = frame([payload])
     whole = len(record) >= FRAME_BYTES and record.startswith(header) and record.endswith(footer)
     return payload if whole else None
+
+
+def masked_crc(content: bytes) -> bytes:
+    """The checksum of `content` as it stands in a record."""
+    return _masked(value(content))
 
 
 def _masked(checksum: int) -> bytes:

@@ -6,12 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import google_crc32c
-
 from common.errors import UserError
 from preprocessing.sources.example_fields import MalformedError, Piece, find_features
 from preprocessing.sources.views import BLOCKS_AHEAD, View, open_view
-from preprocessing.tfrecord import FOOTER_BYTES, HEADER_BYTES
+from preprocessing.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc
 
 _LENGTH_BYTES = 8
 
@@ -62,7 +60,7 @@ def record_bounds(view: View, path: str) -> Iterator[tuple[int, int]]:
         start = position + HEADER_BYTES
         if len(header) == HEADER_BYTES:
             length = int.from_bytes(header[:_LENGTH_BYTES], "little")
-            if header[_LENGTH_BYTES:] != _masked_crc(header[:_LENGTH_BYTES]):
+            if header[_LENGTH_BYTES:] != masked_crc(header[:_LENGTH_BYTES]):
                 raise UserError(
                     f"{path} is damaged: at byte {position} there is no TFRecord header; prepare"
                     " the data set anew"
@@ -94,8 +92,3 @@ def _find_image(
     if names and isinstance(names[0], Piece):
         name = os.fsdecode(view.read_at(*names[0]))
     return RecordImage(image.offset, image.length, label, name)
-
-
-def _masked_crc(content: bytes) -> bytes:
-    checksum = google_crc32c.value(content)
-    return (((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
