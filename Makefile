@@ -10,6 +10,10 @@ VENV_GCP  := .venv-gcp
 PY_GCP    := $(VENV_GCP)/bin/python
 READY_GCP := $(VENV_GCP)/.ready
 
+VENV_BENCH  := .venv-bench
+PY_BENCH    := $(VENV_BENCH)/bin/python
+READY_BENCH := $(VENV_BENCH)/.ready
+
 DATASET ?= demo
 WORK    ?= runs/$(notdir $(DATASET))
 SPLIT   ?= validation
@@ -25,15 +29,21 @@ CONVERTED  ?= $(WORK)/converted
 EVALUATION ?= $(WORK)/evaluation.json
 EXPORT     ?= $(WORK)/export
 REPORT     ?= $(WORK)/report.html
+PREVIEW    ?= $(WORK)/preview.png
+RECIPE     ?= small
+WORKERS    ?= 2
 
 PRETRAINING ?= runs/pretraining
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-weights preprocess verify-data explore convert train evaluate export report \
-        tensorboard zoo benchmark benchmark-build test test-long test-flink test-dataflow lint format lock clean
+.PHONY: help setup run demo-weights preprocess verify-data explore convert doctor preview \
+        train train-recipe train-mbnv1 train-mbnv2 train-mbnv3 fine-tune train-workers tensorboard \
+        evaluate export report recipes zoo \
+        benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
+        test test-long test-flink test-dataflow lint format lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with everything in it
 
@@ -69,8 +79,31 @@ explore: $(READY)  ## draw a page about DATA
 convert: $(READY)  ## TF1 checkpoint CHECKPOINT into a TF2 one in CONVERTED
 	$(PY) -m loaders.convert --checkpoint_path=$(CHECKPOINT) --output_dir=$(CONVERTED) $(FLAGS)
 
+doctor: $(READY)  ## measure what binds training on DATA, and check the machine before a long run
+	$(PY) -m training.doctor --data_dir=$(DATA) $(FLAGS)
+
+preview: $(READY)  ## draw into PREVIEW what training sees of DATA
+	$(PY) -m training.preview --data_dir=$(DATA) --output=$(PREVIEW) $(FLAGS)
+
 train: $(READY)  ## train on DATA into MODEL, or go on with what is there
 	$(PY) -m training.train --data_dir=$(DATA) --model_dir=$(MODEL) $(FLAGS)
+
+train-recipe:  ## the same by RECIPE: `python -m pipeline.experiments` lists them
+train-mbnv1: RECIPE = mobilenet_v1#  ## MobileNetV1 on ImageNet's shards in DATA, 30 epochs
+train-mbnv2: RECIPE = mobilenet_v2#  ## MobileNetV2, likewise
+train-mbnv3: RECIPE = mobilenet_v3_large#  ## MobileNetV3-Large, likewise
+fine-tune: RECIPE = fine-tune#  ## train checkpoint INIT on DATA; FLAGS=--model_name=... says what it is
+train-recipe train-mbnv1 train-mbnv2 train-mbnv3 fine-tune: $(READY)
+	$(PY) -m pipeline.train_recipe --recipe=$(RECIPE) --data_dir=$(DATA) --model_dir=$(MODEL) \
+	  $(if $(INIT),--init_checkpoint=$(INIT)) $(FLAGS)
+
+train-workers: $(READY)  ## train by RECIPE in WORKERS processes, which are started again when lost
+	$(PY) -m training.launch --num_workers=$(WORKERS) --module=pipeline.train_recipe -- \
+	  --recipe=$(RECIPE) --data_dir=$(DATA) --model_dir=$(MODEL) \
+	  $(if $(INIT),--init_checkpoint=$(INIT)) $(FLAGS)
+
+tensorboard: $(READY)  ## watch the training in MODEL
+	$(VENV)/bin/tensorboard --logdir=$(MODEL)/logs
 
 evaluate: $(READY)  ## evaluate CHECKPOINT on SPLIT of DATA
 	$(PY) -m pipeline.evaluate --checkpoint_path=$(CHECKPOINT) --data_dir=$(DATA) \
@@ -84,8 +117,8 @@ report: $(READY)  ## draw REPORT from DATA, MODEL, EVALUATION and EXPORT
 	$(PY) -m pipeline.report --data_dir=$(DATA) --model_dir=$(MODEL) \
 	  --evaluation=$(EVALUATION) --export_dir=$(EXPORT) --output=$(REPORT) $(FLAGS)
 
-tensorboard: $(READY)  ## watch the training in MODEL
-	$(VENV)/bin/tensorboard --logdir=$(MODEL)/logs
+recipes: $(READY)  ## write docs/recipes.md anew from pipeline/recipes/
+	$(PY) -m pipeline.experiments --format=markdown --output=docs/recipes.md $(FLAGS)
 
 zoo: $(READY)  ## the released checkpoints, published figures beside our own
 	$(PY) -m loaders.zoo $(FLAGS)
@@ -96,6 +129,24 @@ benchmark: $(READY)  ## building and loading a model, beside keras.applications
 benchmark-build: $(READY)  ## building a data set of PHOTOS, beside copying and a plain Beam pipeline
 	$(PY) -m benchmarks.build_dataset --photos=$(PHOTOS) $(FLAGS)
 	$(PY) -m benchmarks.planning
+
+# The libraries that training is measured beside have an environment of their own.
+$(READY_BENCH): benchmarks/requirements.txt $(READY)
+	$(PYTHON) -m venv $(VENV_BENCH)
+	@echo '*' > $(VENV_BENCH)/.gitignore
+	$(VENV)/bin/uv pip install --quiet --python $(PY_BENCH) -r benchmarks/requirements.txt || \
+	  $(PY_BENCH) -m pip install --quiet -r benchmarks/requirements.txt
+	@touch $@
+
+benchmark-input: $(READY_BENCH)  ## reading and decoding PHOTOS, beside other loaders
+	$(PY) -m benchmarks.input_speed --photos=$(PHOTOS) $(FLAGS)
+
+benchmark-step: $(READY_BENCH)  ## training steps, beside timm and keras.applications
+	$(PY) -m benchmarks.step_speed $(FLAGS)
+
+benchmark-loop: $(READY)  ## what the loop adds to its steps, and what resuming costs
+	$(PY) -m benchmarks.loop_overhead --photos=$(PHOTOS) $(FLAGS)
+	$(PY) -m benchmarks.resume_cost
 
 test: $(READY)  ## the tests, under 15 minutes with set-up
 	$(PY) -m pytest -q -m "not long and not flink and not dataflow"
@@ -131,4 +182,4 @@ lock: $(READY)  ## renew constraints.txt from setup.py
 	  --no-annotate --extra=dev --extra=gcp setup.py --output-file=constraints.txt
 
 clean:  ## remove .venv and caches, not the runs
-	rm -rf $(VENV) $(VENV_GCP) .cache build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_GCP) $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache

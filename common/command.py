@@ -92,7 +92,7 @@ def run_to_exit_code(
         arguments = parse(argv, *configs, passthrough=passthrough)
         return main(*arguments, *([behind] if passthrough else [])) or 0
     except UserError as error:
-        return _fail(program, str(error), error.exit_code)
+        return _fail(program, str(error), error.exit_code, error.label)
     except KeyboardInterrupt:
         return _fail(program, "interrupted", 130)
     except Exception as error:
@@ -261,7 +261,7 @@ def _program_name(path: str) -> str:
     return f"python -m {spec.name}" if spec and spec.name != "__main__" else os.path.basename(path)
 
 
-def _fail(program: str, message: str, exit_code: int) -> int:
+def _fail(program: str, message: str, exit_code: int, label: str = UserError.label) -> int:
     sys.stdout.flush()
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program}: {label}{' '.join(message.split())}", file=sys.stderr)
     return exit_code

@@ -14,6 +14,7 @@ class UserError(Exception):
     """A run cannot go on because of something outside the program: exit code 1."""
 
     exit_code = 1
+    label = "error: "  # what the line begins with
 
 
 class UsageError(UserError, ValueError):

@@ -75,7 +75,11 @@ def evaluate(config: EvaluateConfig) -> None:
     record = predictor.record
     shards = Shards.open(config.data_dir, config.split)
     batches = evaluation_batches(
-        shards, config.batch_size, record.config.resolution, record.input_range
+        shards,
+        config.batch_size,
+        record.config.resolution,
+        record.input_range,
+        record.evaluation_preprocessing,
     )
     with named_shard_errors(shards):
         result = count(predictor.predict, batches, manifest, record)

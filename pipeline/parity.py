@@ -46,7 +46,12 @@ class ParityImages:
         with named_shard_errors(shards):
             jpeg = [parse_example(record_bytes)["jpeg"] for record_bytes in records]
         size = record.config.resolution
-        images = [decode_for_evaluation(content, size, record.input_range) for content in jpeg]
+        images = [
+            decode_for_evaluation(
+                content, size, record.input_range, record.evaluation_preprocessing
+            )
+            for content in jpeg
+        ]
         return cls([content.numpy() for content in jpeg], np.stack([i.numpy() for i in images]))
 
 

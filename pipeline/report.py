@@ -107,7 +107,7 @@ def gather(config: ReportConfig) -> dict[str, Any]:
         "history": sections.describe_history(history, other),
         "evaluation": sections.describe_evaluation(evaluation, data, names),
         "export": export,
-        "trained_on": data.same_as(run.get("data_manifest_sha256"), "train"),
+        "trained_on": data.same_as(run.get("data_fingerprint"), "train"),
         "zoo": sections.zoo_picture(),
         "versions": sections.versions_of(run, export),
         "commands": _lines(config.commands, "commands"),

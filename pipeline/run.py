@@ -25,6 +25,7 @@ from pipeline.experiments import (
     DEMO_SCRATCH,
     EXPERIMENTS,
     SCRATCH,
+    SMALL,
     TF1,
     Experiment,
     find_experiment,
@@ -32,7 +33,7 @@ from pipeline.experiments import (
 from pipeline.stage import Stage
 from pipeline.stages import DRAWN, TFDS_SOURCES, plan_stages
 from preprocessing.demo_photos import DEMO, PRETRAINING
-from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+from training.config import FLAG_GROUPS, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,8 @@ class RunConfig:
     )
     experiment: str = flag(
         "",
-        help=f"recipe: {', '.join(EXPERIMENTS)}; by default that of the drawn photos' own name,"
-        f" with --init={SCRATCH} {DEMO_SCRATCH.name}, and small for all else",
+        help=f"recipe: {', '.join(EXPERIMENTS)}; by default that of the data set's own name,"
+        f" for {DEMO} with --init={SCRATCH} {DEMO_SCRATCH.name}, and {SMALL.name} for all else",
     )
     train_flags: str = flag("", help="flags of training.train that change the recipe, in one word")
 
@@ -97,27 +98,26 @@ def choose_experiment(config: RunConfig) -> Experiment:
         return find_experiment(config.experiment)
     if (config.dataset, config.init) == (DEMO, SCRATCH):
         return DEMO_SCRATCH
-    return find_experiment(config.dataset if config.dataset in DRAWN else "small")
+    named = config.dataset in (*DRAWN, *TFDS_SOURCES)
+    return find_experiment(config.dataset if named else SMALL.name)
 
 
 def _with_changes(experiment: Experiment, train_flags: str) -> Experiment:
     if not train_flags:
         return experiment
-    kinds = (ModelFlags, DataFlags, OptimizationFlags, RunFlags)
-    recipe = (experiment.model, experiment.data, experiment.optimization, experiment.run)
-    words = [word for config in recipe for word in command.to_flags(config)]
+    words = [word for group in experiment.recipe.groups for word in command.to_flags(group)]
     try:
         changes = shlex.split(train_flags)
     except ValueError as error:
         raise UsageError(f"--train_flags={train_flags} cannot be split: {error}") from None
-    model, data, optimization, run = command.parse(["", *words, *changes], *kinds)
-    if data.data_dir or run.model_dir:
+    recipe = Recipe(*command.parse(["", *words, *changes], *FLAG_GROUPS))
+    if recipe.data.data_dir or recipe.run.model_dir:
         raise UsageError("--train_flags takes no --data_dir or --model_dir: --work_dir holds both")
-    if run.init_checkpoint:
+    if recipe.data.dataset_name:
+        raise UsageError("--train_flags takes no --dataset_name: --dataset says what is trained on")
+    if recipe.run.init_checkpoint:
         raise UsageError("--train_flags takes no --init_checkpoint: name it by --init")
-    return dataclasses.replace(
-        experiment, model=model, data=data, optimization=optimization, run=run
-    )
+    return dataclasses.replace(experiment, recipe=recipe)
 
 
 def _write_commands(stages: list[Stage]) -> None:

@@ -34,7 +34,9 @@ class _Serving(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="jpeg")])
         def serve_jpeg(jpeg):
             images = tf.map_fn(
-                lambda content: decode_for_evaluation(content, size, record.input_range),
+                lambda content: decode_for_evaluation(
+                    content, size, record.input_range, record.evaluation_preprocessing
+                ),
                 jpeg,
                 fn_output_signature=tf.TensorSpec([height, width, 3]),
             )

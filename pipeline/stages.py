@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 from common.errors import UserError
 from pipeline.evaluate import EvaluateConfig
@@ -15,6 +16,7 @@ from pipeline.start import choose_start
 from preprocessing.build_dataset import BuildConfig
 from preprocessing.demo_photos import DEMO, PRETRAINING, DemoConfig
 from preprocessing.verify import VerifyConfig
+from training.config import ModelFlags, Recipe
 
 TRAIN, VALIDATION = "train", "validation"
 DRAWN = (DEMO, PRETRAINING)
@@ -91,6 +93,21 @@ def _paths(source: str) -> tuple[str, ...]:
     return () if source.startswith(_TFDS) else (source,)
 
 
+def _in_place(recipe: Recipe, data_dir: str, model_dir: str, **changes: Any) -> Recipe:
+    """The recipe for these directories, with `changes` of how it starts."""
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(recipe.data, data_dir=data_dir),
+        run=dataclasses.replace(recipe.run, model_dir=model_dir, **changes),
+    )
+
+
+def _title(model: ModelFlags, dataset: str) -> str:
+    """What the report is headed by, for example `mobilenet_v1 0.25 on demo`."""
+    data_set = os.path.basename(os.path.normpath(dataset))
+    return f"{model.model_name} {model.width_multiplier} on {data_set}"
+
+
 def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) -> list[Stage]:
     """All stages of a run in `work_dir`, in order.
 
@@ -108,6 +125,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
     manifests = {
         split: os.path.join(data_dir, split, "manifest.json") for split in (TRAIN, VALIDATION)
     }
+    num_shards = {TRAIN: experiment.num_shards, VALIDATION: experiment.num_validation_shards}
     evaluation, report = at(f"evaluation{way}.json"), at(f"report{way}.html")
     commands = at(f"commands{way}.txt")
     trained = tuple(os.path.join(model_dir, name) for name in ("model.json", "history.json"))
@@ -125,7 +143,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
                     max_rejected_fraction=photos.max_rejected_fraction,
                     output_dir=data_dir,
                     split=split,
-                    num_shards=experiment.num_shards,
+                    num_shards=num_shards[split],
                     holdout_fraction=photos.holdout_fraction,
                 ),
             ),
@@ -153,22 +171,14 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
         Stage(
             name=f"train{way}",
             command="training.train:train",
-            configs=(
-                experiment.model,
-                dataclasses.replace(
-                    experiment.data,
-                    data_dir=data_dir,
-                    dataset_name=os.path.basename(os.path.normpath(dataset)),
-                ),
-                experiment.optimization,
-                dataclasses.replace(
-                    experiment.run,
-                    model_dir=model_dir,
-                    init_checkpoint=start.checkpoint,
-                    # What the demo's weights tell apart is in no other data set.
-                    init_logits="drop" if init == TF1 else experiment.run.init_logits,
-                ),
-            ),
+            configs=_in_place(
+                experiment.recipe,
+                data_dir,
+                model_dir,
+                init_checkpoint=start.checkpoint,
+                # What the demo's weights tell apart is in no other data set.
+                init_logits="drop" if init == TF1 else experiment.recipe.run.init_logits,
+            ).groups,
             inputs=(*manifests.values(), *start.inputs),
             outputs=trained,
             owns=(f"model{way}",),
@@ -204,6 +214,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
                 ReportConfig(
                     data_dir=data_dir,
                     output=report,
+                    title=_title(experiment.recipe.model, dataset),
                     model_dir=model_dir,
                     evaluation=evaluation,
                     export_dir=export_dir,

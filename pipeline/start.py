@@ -8,7 +8,7 @@ import os
 
 from common.errors import UsageError, UserError
 from loaders.convert import ConvertConfig
-from pipeline.experiments import SCRATCH, TF1, Experiment
+from pipeline.experiments import CHECKPOINT, SCRATCH, TF1, Experiment
 from pipeline.stage import Stage
 
 # `make demo-weights` writes it.
@@ -36,12 +36,18 @@ def choose_start(init: str, experiment: Experiment, work_dir: str) -> Start:
 
     Raises:
         UserError: it is none of these.
-        UsageError: the demo's checkpoint is of another model than the experiment's.
+        UsageError: the demo's checkpoint is of another model than the experiment's, or one must
+            be named.
     """
+    if init == CHECKPOINT:
+        raise UsageError(
+            f"experiment {experiment.name} starts from a checkpoint: give the path of a TF1 or TF2"
+            " one as --init"
+        )
     if init == SCRATCH:
         return Start()
     if init == TF1:
-        model = experiment.model
+        model = experiment.recipe.model
         if (model.model_name, model.width_multiplier) != _DEMO_WEIGHTS_MODEL:
             raise UsageError(
                 f"--init={TF1} holds {_DEMO_WEIGHTS_MODEL[0]} at width"

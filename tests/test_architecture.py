@@ -18,8 +18,10 @@ ALLOWED = {
     "training": (
         "training",
         "common",
+        "preprocessing.class_list",
         "preprocessing.examples",
         "preprocessing.manifest",
+        "preprocessing.records",
         "preprocessing.tfrecord",
     ),
     # The one exception upward: training may start from a TF1 checkpoint.

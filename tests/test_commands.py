@@ -72,11 +72,15 @@ def test_the_commands_are_found():
         "benchmarks.model_loading",
         "loaders.convert",
         "pipeline.evaluate",
+        "pipeline.experiments",
         "pipeline.export",
         "pipeline.report",
         "pipeline.run",
+        "pipeline.train_recipe",
         "preprocessing.build_dataset",
         "preprocessing.verify",
+        "training.doctor",
+        "training.launch",
         "training.train",
     } <= set(COMMANDS)
 
@@ -144,11 +148,35 @@ def test_every_command_in_the_makefile_exists_with_its_flags(makefile):
             found.add(module)
             assert module in COMMANDS
             given.append("--extra" in flags)
-            used = {word[2:].split("=")[0] for word in flags} - {"extra"}
-            assert used <= flags_of(module), (target, used - flags_of(module))
+            # A command that starts another one has that one's flags behind a bare --.
+            place = flags.index("--") if "--" in flags else len(flags)
+            given_to = {module: flags[:place]}
+            for word in flags[:place]:
+                if word.startswith("--module="):
+                    given_to[word.partition("=")[2]] = flags[place + 1 :]
+            for command, words in given_to.items():
+                used = {word[2:].split("=")[0] for word in words} - {"extra"}
+                assert used <= flags_of(command), (target, used - flags_of(command))
         # Of several commands, the first takes the flags.
         assert not given or given == [True, *[False] * (len(given) - 1)]
-    assert {"pipeline.run", "training.train", "pipeline.evaluate"} <= found
+    assert {"pipeline.run", "training.train", "pipeline.evaluate", "training.launch"} <= found
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe"),
+    [
+        ("train-mbnv1", "mobilenet_v1"),
+        ("train-mbnv2", "mobilenet_v2"),
+        ("train-mbnv3", "mobilenet_v3_large"),
+        ("fine-tune", "fine-tune"),
+        ("train-recipe", "small"),
+    ],
+)
+def test_make_trains_by_the_recipe_of_the_target(target, recipe):
+    shown = make_output("--dry-run", target, "DATA=a/data", "MODEL=b", "INIT=c", "FLAGS=--epochs=2")
+    words = shlex.split(shown.replace("\\\n", " ").splitlines()[-1])
+    flags = [f"--recipe={recipe}", "--data_dir=a/data", "--model_dir=b", "--init_checkpoint=c"]
+    assert words[2:] == ["pipeline.train_recipe", *flags, "--epochs=2"]
 
 
 def test_make_run_says_where_training_starts_if_it_is_told():

@@ -33,19 +33,24 @@ class CheckpointStore:
         directory: where they are.
         items: what a checkpoint holds: dictionaries of variables by name, nested at will.
         keep: how many of the newest are kept.
+        writes: whether this process writes them; of several workers the chief does.
     """
 
-    def __init__(self, directory: str, items: Mapping[str, Any], keep: int = 3):
-        self._directory = directory
+    def __init__(
+        self, directory: str, items: Mapping[str, Any], keep: int = 3, writes: bool = True
+    ):
+        self._directory, self._writes = directory, writes
         self._checkpoint = tf.train.Checkpoint(**items)
-        _remove_unreadable_state(directory)
+        if writes:
+            remove_unfinished(directory)
+            _remove_unreadable_state(directory)
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
         )
 
-    def save(self, step: int) -> str:
-        """Writes a checkpoint; it is there whole or not at all. Returns its path prefix."""
-        return self._manager.save(checkpoint_number=step)
+    def save(self, step: int) -> str | None:
+        """Writes a checkpoint, whole or not at all; its path prefix, if this process writes."""
+        return self._manager.save(checkpoint_number=step) if self._writes else None
 
     def restore_newest(self) -> str | None:
         """Restores the newest whole checkpoint exactly; None when there is none at all.
@@ -53,7 +58,6 @@ class CheckpointStore:
         Raises:
             UserError: there are checkpoints, but none that can be restored.
         """
-        remove_unfinished(self._directory)
         prefixes = list_checkpoints(self._directory)
         for prefix in reversed(prefixes):
             try:

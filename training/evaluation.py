@@ -116,11 +116,19 @@ def evaluate(
 def _scores(logits: tf.Tensor, labels: tf.Tensor):
     """Loss, rank of the label (0 is best), output predicted and its probability, by example."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    ranks = label_ranks(logits, labels)
+    predicted = tf.argmax(logits, axis=1)
+    return losses, ranks, predicted, tf.reduce_max(tf.nn.softmax(logits), axis=1)
+
+
+def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """How many logits come before the label's, 0 for a right answer; (batch,) int32.
+
+    Of equal logits the first counts as larger, and one that is not a number as larger than all.
+    """
     of_label = tf.gather(logits, labels, axis=1, batch_dims=1)[:, tf.newaxis]
     earlier = tf.range(tf.shape(logits, tf.int64)[1]) < labels[:, tf.newaxis]
     # Asked for by name: graph optimisation makes "larger" of "not smaller or equal".
     no_number = tf.math.is_nan(logits) | tf.math.is_nan(of_label)
     before = (logits > of_label) | ((logits == of_label) & earlier) | no_number
-    ranks = tf.reduce_sum(tf.cast(before, tf.int32), axis=1)
-    predicted = tf.argmax(logits, axis=1)
-    return losses, ranks, predicted, tf.reduce_max(tf.nn.softmax(logits), axis=1)
+    return tf.reduce_sum(tf.cast(before, tf.int32), axis=1)

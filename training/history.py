@@ -13,7 +13,8 @@ FILE_NAME = "history.json"
 class History:
     """Where a run started, and one row for each epoch that it finished."""
 
-    def __init__(self, model_dir: str):
+    def __init__(self, model_dir: str, writes: bool = True):
+        self._writes = writes  # of several workers the chief does
         self._path = os.path.join(model_dir, FILE_NAME)
         self.start: dict[str, Any] = {}
         self.epochs: list[dict[str, Any]] = []
@@ -23,7 +24,8 @@ class History:
         self.write()
 
     def write(self) -> None:
-        files.write_json(self._path, {"start": self.start, "epochs": self.epochs})
+        if self._writes:
+            files.write_json(self._path, {"start": self.start, "epochs": self.epochs})
 
     def go_back_to(self, step: int) -> None:
         """Reads what was written, without the epochs that ended after `step`."""
@@ -31,3 +33,23 @@ class History:
             written = files.read_json(self._path)
             self.start = written["start"]
             self.epochs = [row for row in written["epochs"] if row["step"] <= step]
+
+
+def is_better(metric: str, value: float, other: float) -> bool:
+    """Whether `value` of a metric is better than `other`: smaller for a loss, else larger."""
+    return value < other if metric.endswith("loss") else value > other
+
+
+def best_epoch(rows: list[dict[str, Any]], metric: str) -> int | None:
+    """Index of the row that is best by `metric`, the first of equal ones; None without any."""
+    best = None
+    for number, row in enumerate(rows):
+        if metric in row and (best is None or is_better(metric, row[metric], rows[best][metric])):
+            best = number
+    return best
+
+
+def evaluations_since_best(rows: list[dict[str, Any]], metric: str) -> int:
+    """How many evaluations have brought nothing better since the best one."""
+    best = best_epoch(rows, metric)
+    return 0 if best is None else sum(metric in row for row in rows[best + 1 :])

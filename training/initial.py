@@ -1,15 +1,19 @@
-"""Weights that a run starts from, and whether its logits are among them."""
+"""Checkpoints that training opens: the one to start from, and the teacher to learn from."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from common import files
 from common.errors import UserError
 from common.labels import LabelNumbering
-from training.config import DataFlags, ModelFlags, RunFlags
+from training.config import AugmentationFlags, ModelFlags, RunFlags
 from training.models.builder import LOGITS
+from training.models.record import FILE_NAME as RECORD
+from training.models.record import ModelRecord
 
 if TYPE_CHECKING:
     from loaders.open import OpenCheckpoint
@@ -55,7 +59,10 @@ class InitialWeights:
 
 
 def open_initial(
-    model_flags: ModelFlags, data: DataFlags, run_flags: RunFlags, classes: Sequence[str]
+    model_flags: ModelFlags,
+    augmentation: AugmentationFlags,
+    run_flags: RunFlags,
+    classes: Sequence[str],
 ) -> InitialWeights | None:
     """The weights that `--init_checkpoint` names, or None.
 
@@ -64,21 +71,42 @@ def open_initial(
     """
     if not run_flags.init_checkpoint:
         return None
-    # The one import upward: training may start from a TF1 checkpoint directly.
+    # The one import upward, here and in `open_teacher`: a TF1 checkpoint is opened directly.
     from loaders.open import ModelRequest, open_checkpoint
 
     request = ModelRequest(model_flags.model_name, model_flags.width_multiplier)
     initial = open_checkpoint(run_flags.init_checkpoint, request, run_flags.init_weights)
-    if initial.record.input_range != data.input_range:
-        raise UserError(
-            f"{initial.path} expects pixels in {_range(initial.record.input_range)}, but they would"
-            f" be fed in {_range(data.input_range)}: pass"
-            f" --input_range={','.join(f'{v:g}' for v in initial.record.input_range)}"
-        )
+    _check_input_range(initial, augmentation.input_range)
     why = _why_new_logits(initial, classes, model_flags.num_classes, run_flags.init_logits)
     if why and run_flags.init_logits == "keep":
         raise UserError(f"--init_logits=keep, but the logits of {initial.path} do not fit: {why}")
     return InitialWeights(initial, why)
+
+
+def open_teacher(path: str, student: ModelRecord) -> OpenCheckpoint:
+    """The model of `--teacher_checkpoint`, for the images and classes of `student`.
+
+    A TF1 checkpoint does not tell its resolution, so that it is taken to be the student's.
+
+    Raises:
+        UserError: it cannot be read, or was made for other classes, sizes or pixels.
+    """
+    from loaders.open import ModelRequest, open_checkpoint
+
+    ours = student.config.input_shape
+    try:
+        teacher = open_checkpoint(path, ModelRequest(), classes=student.classes)
+        _check_input_range(teacher, student.input_range)
+        theirs = teacher.record.config.input_shape
+        if theirs != ours and _has_record(teacher.path):
+            raise UserError(
+                f"{teacher.path} takes images of {_size(theirs)}, but the student is given"
+                f" {_size(ours)}: pass --resolution={theirs[0]}, or take another teacher"
+            )
+    except UserError as error:
+        raise UserError(f"--teacher_checkpoint: {error}") from None
+    config = teacher.record.config.replace(input_shape=ours)
+    return dataclasses.replace(teacher, record=dataclasses.replace(teacher.record, config=config))
 
 
 def choose_labels(
@@ -121,5 +149,25 @@ def _why_new_logits(
     return ""
 
 
+def _check_input_range(checkpoint: OpenCheckpoint, fed: tuple[float, ...]) -> None:
+    expected = tuple(checkpoint.record.input_range)
+    if expected != tuple(fed):
+        raise UserError(
+            f"{checkpoint.path} expects pixels in {_range(expected)}, but they would be fed in"
+            f" {_range(fed)}: pass --input_range={','.join(f'{v:g}' for v in expected)}"
+        )
+
+
+def _has_record(prefix: str) -> bool:
+    """Whether a checkpoint says what it is of; those of TF1 do not."""
+    directory = os.path.dirname(prefix)
+    places = (directory, os.path.dirname(directory))
+    return any(files.exists(os.path.join(place, RECORD)) for place in places)
+
+
 def _range(values: tuple[float, ...]) -> str:
     return f"[{values[0]:g}, {values[1]:g}]"
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]} x {shape[1]} pixels"

@@ -5,38 +5,61 @@ stream p mod num_streams. The shards, permuted anew for each epoch, are laid end
 stream is one contiguous piece of that line, so that a stream reads its files from front to back, a
 window of consecutive records at a time. The records of a window are permuted among each other.
 
-Nothing here depends on how many workers, replicas or threads read the streams, and where a run goes
-on at position p follows by arithmetic.
+A global batch is so many consecutive positions. Workers share it in pairs of neighbours, dealt in
+turn, so that which examples it holds, and which two are neighbours, does not depend on how many
+workers, replicas or threads there are; and where a run goes on at position p follows by arithmetic.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
+NEIGHBOURS = 2  # examples that stay together on one replica, to be mixed with each other
+
 
 @dataclasses.dataclass(frozen=True)
-class Window:
-    """Consecutive records of one shard, read at once and permuted among each other.
+class Share:
+    """What one worker takes of the global batches from position `start` on.
 
     Attributes:
-        shard: index of the shard.
-        first: index in the shard of the window's first record.
-        count: number of records.
-        skip: how many, after the permutation, are left out because they were seen already.
+        start: global position of the first example.
+        worker: number of the worker, from 0.
+        num_workers: how many share each batch.
     """
 
-    shard: int
-    first: int
-    count: int
-    skip: int = 0
+    start: int = 0
+    worker: int = 0
+    num_workers: int = 1
+
+    def takes(self, positions: np.ndarray) -> np.ndarray:
+        """Whether the worker takes the examples at these global positions, (n,) bool."""
+        since = positions - self.start
+        return (since >= 0) & (since // NEIGHBOURS % self.num_workers == self.worker)
+
+    def streams(self, first_position: int, num_streams: int) -> np.ndarray:
+        """Streams of which it takes anything, in an epoch that begins at `first_position`."""
+        rounds = NEIGHBOURS * self.num_workers  # after so many the pattern repeats
+        # Far behind the start, so that only the worker's turn decides.
+        first = first_position + num_streams * (self.start // num_streams + 1)
+        positions = first + np.arange(rounds * num_streams).reshape(rounds, num_streams)
+        return np.flatnonzero(self.takes(positions).any(axis=0))
+
+    def takes_whole_streams(self, num_streams: int) -> bool:
+        """Whether it takes all of each stream of which it takes anything."""
+        return num_streams % (NEIGHBOURS * self.num_workers) == 0 or self.num_workers == 1
+
+
+# Columns of the table that `stream_windows` gives for a stream.
+SHARD, FIRST, COUNT, PLACE = range(4)
 
 
 def stream_windows(
-    shard_sizes: Sequence[int], num_streams: int, window: int, seed: int, epoch: int, start: int = 0
-) -> list[list[Window]]:
+    shard_sizes: Sequence[int], num_streams: int, window: int, seed: int, epoch: int
+) -> list[np.ndarray]:
     """What each stream reads in `epoch`, in order.
 
     Args:
@@ -45,53 +68,73 @@ def stream_windows(
         window: most records of a window.
         seed: seed of the run.
         epoch: number of the epoch, from 0.
-        start: records at the beginning of every stream that were seen already.
 
     Returns:
-        For each stream its windows. Streams differ by at most one record, and the longer ones come
-        first, so that taking one record from each stream in turn uses up all of them.
+        For each stream a table of its windows, consecutive records of one shard each, as (windows,
+        4) int64: the shard, the index in it of the window's first record, the number of records,
+        and the place in the stream of the first of them. Streams differ by at most one record, and
+        the longer ones come first, so that taking one record from each stream in turn uses up all.
     """
     shard_order = np.random.default_rng([seed, epoch]).permutation(len(shard_sizes))
     ends = np.cumsum(np.asarray(shard_sizes, np.int64)[shard_order])
     short, longer = divmod(int(ends[-1]), num_streams)
-    streams, position = [], 0
-    for stream in range(num_streams):
-        length = short + (stream < longer)
-        windows = _windows_of_line(shard_order, ends, position, position + length, window)
-        streams.append(_without_seen(windows, start))
-        position += length
-    return streams
+    lengths = short + (np.arange(num_streams) < longer)
+    edges = np.concatenate([[0], np.cumsum(lengths)])
+    return [
+        _windows_of_line(shard_order, ends, int(start), int(stop), window)
+        for start, stop in itertools.pairwise(edges)
+    ]
 
 
-def window_permutation(seed: int, epoch: int, window: Window) -> np.ndarray:
-    """The order in which the records of a window are delivered, those left out included."""
-    key = [seed, epoch, window.shard, window.first]
-    return np.random.default_rng(key).permutation(window.count)
+def not_seen(windows: np.ndarray, start: int) -> np.ndarray:
+    """The windows of a stream that hold records from place `start` on."""
+    return windows[windows[:, PLACE] + windows[:, COUNT] > start]
+
+
+def window_permutation(seed: int, epoch: int, window: np.ndarray) -> np.ndarray:
+    """The order in which the records of a window are delivered, as (count,) int64 indices."""
+    key = [seed, epoch, int(window[SHARD]), int(window[FIRST])]
+    return np.random.default_rng(key).permutation(int(window[COUNT]))
+
+
+def epoch_order(
+    shard_sizes: Sequence[int], num_streams: int, window: int, seed: int, epoch: int
+) -> np.ndarray:
+    """The number of the example at each position of an epoch, (examples,) int64.
+
+    Examples are counted through all shards. The input pipeline never needs the whole order; this is
+    for whoever wants to know what came, or comes, when.
+    """
+    first_examples = np.concatenate([[0], np.cumsum(shard_sizes)])
+    order = np.empty([int(first_examples[-1])], np.int64)
+    streams = stream_windows(shard_sizes, num_streams, window, seed, epoch)
+    for stream, windows in enumerate(streams):
+        for row in windows:
+            examples = (
+                first_examples[row[SHARD]] + row[FIRST] + window_permutation(seed, epoch, row)
+            )
+            places = row[PLACE] + np.arange(row[COUNT])
+            order[stream + places * num_streams] = examples
+    return order
 
 
 def _windows_of_line(
     shard_order: np.ndarray, ends: np.ndarray, start: int, stop: int, window: int
-) -> list[Window]:
+) -> np.ndarray:
     """Cuts [start, stop) of the line of shards at the shards' boundaries and into windows."""
-    windows = []
-    place = int(np.searchsorted(ends, start, side="right"))
-    while start < stop:
+    tables = [np.zeros([0, 4], np.int64)]
+    line = start
+    place = int(np.searchsorted(ends, line, side="right"))
+    while line < stop:
         beginning = int(ends[place - 1]) if place else 0
         end = min(stop, int(ends[place]))
-        for first in range(start, end, window):
-            count = min(window, end - first)
-            windows.append(Window(int(shard_order[place]), first - beginning, count))
-        start = end
+        firsts = np.arange(line, end, window, dtype=np.int64)
+        table = np.empty([len(firsts), 4], np.int64)
+        table[:, SHARD] = shard_order[place]
+        table[:, FIRST] = firsts - beginning
+        table[:, COUNT] = np.minimum(window, end - firsts)
+        table[:, PLACE] = firsts - start
+        tables.append(table)
+        line = end
         place += 1
-    return windows
-
-
-def _without_seen(windows: list[Window], seen: int) -> list[Window]:
-    """Drops the windows that were seen whole, and marks what was seen of the next."""
-    remaining = []
-    for window in windows:
-        skip = min(seen, window.count)
-        seen -= skip
-        if skip < window.count:
-            remaining.append(dataclasses.replace(window, skip=skip))
-    return remaining
+    return np.concatenate(tables)

@@ -15,8 +15,9 @@ Schedule = Callable[[tf.Tensor], tf.Tensor]
 def make_schedule(options: OptimizationFlags, num_examples: int) -> Schedule:
     """The learning rate as a float32 function of the global position (examples seen, int64).
 
-    The decay goes in stairs (exponential), as in slim, or along half a cosine to 0, counted from
-    the beginning of the run. The warm-up multiplies it by a straight line from 0 to 1.
+    The decay goes in equal stairs (exponential), as in slim, in stairs at given epochs (stepwise),
+    or along half a cosine to 0, counted from the beginning of the run. The warm-up multiplies it by
+    a straight line from 0 to 1.
     """
 
     def learning_rate(position: tf.Tensor) -> tf.Tensor:
@@ -31,9 +32,13 @@ def make_schedule(options: OptimizationFlags, num_examples: int) -> Schedule:
 
 
 def _exponential(epochs: tf.Tensor, options: OptimizationFlags) -> tf.Tensor:
-    return tf.pow(
-        tf.constant(options.lr_decay_rate, tf.float64), tf.floor(epochs / options.lr_decay_epochs)
-    )
+    return _fallen(options, tf.floor(epochs / options.lr_decay_epochs))
+
+
+def _stepwise(epochs: tf.Tensor, options: OptimizationFlags) -> tf.Tensor:
+    """The example at which a boundary is reached is the first with the lower rate."""
+    boundaries = tf.constant(options.lr_boundaries, tf.float64)
+    return _fallen(options, tf.reduce_sum(tf.cast(epochs >= boundaries, tf.float64)))
 
 
 def _cosine(epochs: tf.Tensor, options: OptimizationFlags) -> tf.Tensor:
@@ -46,4 +51,14 @@ def _constant(epochs: tf.Tensor, options: OptimizationFlags) -> tf.Tensor:
     return tf.ones_like(epochs)
 
 
-_DECAYS = {"exponential": _exponential, "cosine": _cosine, "constant": _constant}
+def _fallen(options: OptimizationFlags, times: tf.Tensor) -> tf.Tensor:
+    """What is left of the rate after so many decays."""
+    return tf.pow(tf.constant(options.lr_decay_rate, tf.float64), times)
+
+
+_DECAYS = {
+    "exponential": _exponential,
+    "cosine": _cosine,
+    "stepwise": _stepwise,
+    "constant": _constant,
+}

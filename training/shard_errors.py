@@ -1,17 +1,26 @@
-"""TensorFlow's errors over damaged shards, said again in words that name the shard."""
+"""TensorFlow's errors over damaged shards, said again in words that name the record."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
 from common.errors import UserError
 from training.shards import Shards
 
-_RAISED_IN_PYTHON = re.compile(r"\bUserError: (.+)")
+_RAISED_IN_PYTHON = re.compile(r"\b(?:UserError|DamagedRecordError): (.+)")
+
+# What TensorFlow raises over a record that is damaged, or a file that is gone.
+_OVER_FILES = (tf.errors.DataLossError, tf.errors.NotFoundError)
+
+# An InvalidArgumentError may be over anything; it is over a record if it speaks of its content.
+_OVER_CONTENT = re.compile(r"jpeg|png|image|label is not|crop window", re.IGNORECASE)
+
+# Records that are read at once where a culprit is looked for.
+_WINDOW = 64
 
 
 @contextlib.contextmanager
@@ -19,11 +28,11 @@ def named_shard_errors(shards: Shards | None) -> Iterator[None]:
     """Makes a `UserError` of what TensorFlow raises over a shard that is damaged or gone.
 
     Args:
-        shards: what TensorFlow's own reader reads in the block, which does not say in which file
-            it stumbled; None if it reads nothing.
+        shards: what is read in the block by ops that do not say over which record they stumbled:
+            all of it is gone through for the first one that is of no use; None if nothing is.
 
     Raises:
-        UserError: a shard cannot be read; the message names it.
+        UserError: a record is of no use, or a shard cannot be read; the message names it.
     """
     try:
         yield
@@ -31,8 +40,23 @@ def named_shard_errors(shards: Shards | None) -> Iterator[None]:
         # An error that Python code raised inside a tf.data pipeline comes out as text.
         if found := _RAISED_IN_PYTHON.search(str(error)):
             raise UserError(found.group(1)) from None
-        if not isinstance(error, (tf.errors.DataLossError, tf.errors.NotFoundError)):
+        is_over_content = isinstance(error, tf.errors.InvalidArgumentError) and (
+            _OVER_CONTENT.search(str(error)) is not None
+        )
+        if shards is None or not (is_over_content or isinstance(error, _OVER_FILES)):
             raise
-        for number, size in enumerate(shards.sizes if shards else ()):
-            shards.read(number, 0, size)
+        windows = shards.windows(_WINDOW).tolist()
+        for window in windows:
+            shards.read(*window)
+        if is_over_content:
+            places = ((shard, first + i) for shard, first, count in windows for i in range(count))
+            for reason in damaged_records(shards, places):
+                raise UserError(reason) from None
         raise
+
+
+def damaged_records(shards: Shards, places: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """Why those of some records (shard, record) are of no use that are of none."""
+    for shard, record in places:
+        if reason := shards.check(shard, record):
+            yield reason

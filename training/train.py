@@ -2,7 +2,8 @@
 
 Run again with the same flags, the command goes on from the newest checkpoint in --model_dir. The
 directory holds `config.json` (all settings), `model.json` (architecture, labels, input range),
-`history.json` (a row an epoch), `checkpoints/` and TensorBoard's `logs/`.
+`history.json` (a row an epoch), `checkpoints/`, `best/` and TensorBoard's `logs/`. Exit code 75
+says that the run was asked to end before it was done, and that the same command goes on.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from typing import Any
 from common import files
 from common.command import run
 from common.errors import UserError
+from training import stopping
 from training.config import (
+    FLAG_GROUPS,
+    AugmentationFlags,
     DataFlags,
+    DistributionFlags,
     ModelFlags,
     OptimizationFlags,
+    Recipe,
     RunFlags,
     settings_that_matter,
 )
@@ -30,31 +36,48 @@ _VERSIONED = ("tensorflow", "keras", "numpy")
 
 
 def train(
-    model_flags: ModelFlags, data: DataFlags, optimization: OptimizationFlags, run_flags: RunFlags
+    model: ModelFlags,
+    data: DataFlags,
+    augmentation: AugmentationFlags,
+    optimization: OptimizationFlags,
+    distribution: DistributionFlags,
+    run_flags: RunFlags,
 ) -> None:
     """Trains a model on shards, or goes on with a run that was stopped."""
-    from preprocessing.manifest import load_manifest
+    recipe = Recipe(model, data, augmentation, optimization, distribution, run_flags)
+    if not run_flags.dry_run:
+        files.require_writable(run_flags.model_dir, "model_dir")
+    with stopping.listening() as stop:
+        _train(recipe, stop)
 
-    files.require_writable(run_flags.model_dir, "model_dir")
-    manifest = load_manifest(data.data_dir, data.train_split)
+
+def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     from training import runtime
 
     runtime.start()
+    from training.strategies import choose_devices
+
+    devices = choose_devices(recipe.distribution, os.environ)
     from training.initial import choose_labels, open_initial
     from training.input_pipeline import TrainingInput
     from training.models import ModelRecord
+    from training.readers import open_split
     from training.shard_errors import named_shard_errors
-    from training.shards import Shards
-    from training.state import TrainState
     from training.trainer import Trainer
 
-    initial = open_initial(model_flags, data, run_flags, manifest.classes)
-    num_outputs, labels = choose_labels(model_flags, manifest.classes, initial)
+    data, run_flags, optimization = recipe.data, recipe.run, recipe.optimization
+    shards = open_split(data, data.train_split)
+    validation = open_split(data, data.eval_split) if data.eval_split else None
+    if validation:
+        _require_same_classes(data, shards.classes, validation.classes)
+    initial = open_initial(recipe.model, recipe.augmentation, run_flags, shards.classes)
+    num_outputs, labels = choose_labels(recipe.model, shards.classes, initial)
     record = ModelRecord(
-        config=model_flags.config(num_outputs),
+        config=recipe.model.config(num_outputs),
         labels=labels,
-        classes=manifest.classes,
-        input_range=data.input_range,
+        classes=shards.classes,
+        input_range=recipe.augmentation.input_range,
+        evaluation_preprocessing=recipe.augmentation.eval_preprocessing,
         weights="both" if optimization.ma_decay_rate else "raw",
     )
     # All that can be wrong with flags and data is found before anything is written.
@@ -62,50 +85,111 @@ def train(
         batch_size=optimization.batch_size,
         size=record.config.resolution,
         seed=run_flags.seed,
-        augmentation=data.augmentation,
-        min_crop_area=data.min_crop_area,
+        augmentation=recipe.augmentation,
+        num_streams=data.num_streams,
+        shuffle_window=data.shuffle_window,
     )
-    train_shards = Shards.open(data.data_dir, data.train_split)
-    validation = Shards.open(data.data_dir, data.eval_split) if data.eval_split else None
-    if validation:
-        _require_same_classes(data, manifest.classes, validation.manifest.classes)
+    devices.replica_batch(optimization.batch_size)
+    if run_flags.dry_run:
+        from training.dry_run import describe
+
+        print(describe(recipe, record, shards, devices))
+        return
+    runtime.set_precision(recipe.distribution.precision)
     runtime.set_seed(run_flags.seed)
-    state = TrainState(record.config, optimization)
+    state, validator, teacher = _make_models(recipe, record, validation, devices)
     settings = {
         "model": record.config.to_json(),
         "data": dataclasses.asdict(data),
+        "augmentation": dataclasses.asdict(recipe.augmentation),
         "optimization": dataclasses.asdict(optimization),
+        "distribution": dataclasses.asdict(recipe.distribution),
         "run": dataclasses.asdict(run_flags),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
-        "data_manifest_sha256": manifest.sha256,
+        "data_fingerprint": shards.fingerprint,
         "num_parameters": state.model.count_params(),
     }
     _check_unchanged(run_flags, settings)
     start_from = "random initial weights"
     if initial:
         start_from = initial.load(state)
-    files.write_json(os.path.join(run_flags.model_dir, CONFIG), settings)
-    record.write(run_flags.model_dir)
-    logging.info(
-        "%s at width %g, %dx%d, %d outputs: %s parameters",
-        record.config.name,
-        record.config.width_multiplier,
-        *record.config.resolution,
-        num_outputs,
-        f"{settings['num_parameters']:,}",
-    )
+    if devices.is_chief:
+        files.write_json(os.path.join(run_flags.model_dir, CONFIG), settings)
+        record.write(run_flags.model_dir)
+    _log_start(recipe, record, shards, devices, settings["num_parameters"])
     trainer = Trainer(
         state=state,
         record=record,
-        optimization=optimization,
-        run=run_flags,
+        recipe=recipe,
         training_input=training_input,
-        train=train_shards,
-        validation=validation,
+        train=shards,
+        validator=validator,
+        devices=devices,
+        stop=stop,
         start_from=start_from,
+        teacher=teacher,
     )
     with named_shard_errors(validation):
         trainer.run()
+
+
+def _make_models(recipe: Recipe, record, validation, devices):
+    """Everything that holds variables, in the strategy's scope: state, validator, teacher."""
+    from training.distillation import Teacher
+    from training.models.layers import set_batch_norm_synchronized
+    from training.state import TrainState
+    from training.validation import Validator
+
+    optimization = recipe.optimization
+    with devices.strategy.scope():
+        state = TrainState(
+            record.config,
+            optimization,
+            recipe.run.steps_per_call,
+            devices.replica_batch(optimization.batch_size) if recipe.run.log_examples else 0,
+        )
+        if recipe.distribution.sync_batch_norm:
+            set_batch_norm_synchronized(state.model, True)
+        validator = None
+        if validation:
+            validator = Validator(validation, record, optimization.batch_size, devices)
+        teacher = Teacher(optimization, record) if optimization.teacher_checkpoint else None
+    return state, validator, teacher
+
+
+def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> None:
+    """What is trained, on what, and with how much memory."""
+    from training import runtime
+    from training.readers.memory import memory_note
+
+    height, width = record.config.resolution
+    batch = recipe.optimization.batch_size
+    logging.info(
+        "%s at width %g, %dx%d, %d outputs: %s parameters, %s",
+        record.config.name,
+        record.config.width_multiplier,
+        height,
+        width,
+        record.config.num_classes,
+        f"{num_parameters:,}",
+        recipe.distribution.precision,
+    )
+    logging.info(
+        "on %s: %d of each global batch of %d",
+        devices.description,
+        devices.replica_batch(batch),
+        batch,
+    )
+    for line in runtime.describe():
+        logging.info("%s", line)
+    note = memory_note(
+        recipe.data.num_streams,
+        recipe.data.shuffle_window,
+        shards.mean_record_bytes,
+        batch // devices.num_workers,
+        record.config.resolution,
+    )
+    logging.info("%s", note)
 
 
 def _require_same_classes(data: DataFlags, train, validation) -> None:
@@ -133,10 +217,15 @@ def _check_unchanged(run_flags: RunFlags, settings: dict[str, Any]) -> None:
         UserError: it lists what has changed.
     """
     path = os.path.join(run_flags.model_dir, CONFIG)
-    if run_flags.allow_changes or not os.path.exists(path):
+    if run_flags.allow_changes or not files.exists(path):
         return
-    now = settings_that_matter(settings)
-    before = settings_that_matter(files.read_json(path))
+    written = files.read_json(path)
+    if "data_fingerprint" not in written:
+        raise UserError(
+            f"{path} was written by an earlier version: give another --model_dir, or pass"
+            " --allow_changes"
+        )
+    now, before = settings_that_matter(settings), settings_that_matter(written)
     # Through JSON, so that tuples and lists compare equal.
     changed = [
         f"{name} {before.get(name)} -> {value}"
@@ -151,4 +240,4 @@ def _check_unchanged(run_flags: RunFlags, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run(train, ModelFlags, DataFlags, OptimizationFlags, RunFlags)
+    run(train, *FLAG_GROUPS)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import logging
-import math
 import os
 import time
 
-import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
 from common.progress import Progress
-from training.checkpoints import DIRECTORY, CheckpointStore
-from training.config import OptimizationFlags, RunFlags
-from training.evaluation import Evaluation, evaluate
-from training.history import History
-from training.input_pipeline import TrainingInput, evaluation_batches, training_batches
-from training.models import ModelRecord, build_model
-from training.models.mobilenet import weights_of
+from training.blow_up import find_cause
+from training.checkpoints import DIRECTORY, CheckpointStore, write_weights
+from training.config import Recipe
+from training.distillation import Teacher
+from training.history import History, best_epoch, evaluations_since_best
+from training.input_pipeline import TrainingInput, training_batches
+from training.models import ModelRecord
+from training.passed_over import PassedOver
 from training.schedules import make_schedule
 from training.shards import Shards
 from training.state import TrainState
 from training.step import make_run_steps
+from training.stopping import Stopped, StopRequest
+from training.strategies import Devices
+from training.validation import Score, Validator
 
 LOGS = "logs"
+EXAMPLES = "examples"  # with --log_examples
+BEST = "best"  # the weights of the best evaluation, a checkpoint of their own
+
+# A call must end soon after it is asked to, so that what is done can be saved in time.
+_SECONDS_A_CALL = 2.0
+_MOST_ROLLBACKS = 10
+
+# What other workers' end looks like from here.
+_PEER_IS_GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 class Trainer:
@@ -34,107 +50,136 @@ class Trainer:
     Args:
         state: what is trained; its weights are those to start from if nothing was saved yet.
         record: architecture, labels and input range.
-        optimization: how it is trained.
-        run: where the run lives, and how often it saves.
+        recipe: how it is trained, how often it saves.
         training_input: how batches are made.
         train: the shards to train on.
-        validation: the shards to evaluate on, or None.
+        validator: evaluates, or None.
+        devices: on what it is computed.
+        stop: whether the run was asked to end.
         start_from: what the weights at the start are, for people.
+        teacher: whose outputs are learnt as well, or None.
     """
 
     def __init__(
         self,
         state: TrainState,
         record: ModelRecord,
-        optimization: OptimizationFlags,
-        run: RunFlags,
+        recipe: Recipe,
         training_input: TrainingInput,
         train: Shards,
-        validation: Shards | None,
+        validator: Validator | None,
+        devices: Devices,
+        stop: StopRequest,
         start_from: str,
+        teacher: Teacher | None = None,
     ):
-        self._state, self._record, self._optimization = state, record, optimization
-        self._run, self._input = run, training_input
-        self._train, self._validation, self._start_from = train, validation, start_from
-        self._strategy = tf.distribute.get_strategy()
-        self._schedule = make_schedule(optimization, train.num_examples)
-        self._history = History(run.model_dir)
+        self._state, self._record, self._recipe, self._run = state, record, recipe, recipe.run
+        self._input, self._train, self._validator = training_input, train, validator
+        self._devices, self._stop, self._start_from = devices, stop, start_from
+        self._batch = recipe.optimization.batch_size
+        self._replica_batch = devices.replica_batch(self._batch)
+        self._schedule = make_schedule(recipe.optimization, train.num_examples)
+        self._history = History(self._run.model_dir, devices.is_chief)
+        self._passed_over = PassedOver(self._run.model_dir, train, recipe.data.skip_corrupt_records)
         self._store = CheckpointStore(
-            os.path.join(run.model_dir, DIRECTORY), state.checkpoint_items(), run.keep_checkpoints
+            os.path.join(self._run.model_dir, DIRECTORY),
+            state.checkpoint_items(),
+            self._run.keep_checkpoints,
+            devices.is_chief,
         )
-        self._num_steps = self._last_step_of(optimization.epochs - 1)
-        # The weights in training stay where they are; a second model is evaluated.
-        self._evaluated = build_model(record.config) if validation else None
-        self._predict = tf.function(
-            lambda images: self._evaluated(images, training=False), reduce_retracing=True
+        self._run_steps = make_run_steps(
+            state,
+            record,
+            recipe.optimization,
+            recipe.augmentation,
+            self._schedule,
+            devices,
+            teacher,
         )
+        weights = [variable.value for variable in state.trainable.values()]
+        # A sum is finite if all its terms are, which an update may break without a trace in the
+        # loss: that is from before it.
+        self._weights_are_finite = tf.function(
+            lambda: tf.reduce_all([tf.math.is_finite(tf.reduce_sum(tf.abs(w))) for w in weights])
+        )
+        self._saved_step = -1
+        self._rollbacks = 0
+        self._seconds_a_step: float | None = None  # not known before the first call
+        self._batches = None
 
     def run(self) -> None:
-        """Trains until the last epoch is done, from the newest checkpoint on if there is one."""
-        self._resume_or_begin()
-        state, batch_size = self._state, self._optimization.batch_size
-        if self._step >= self._num_steps:
-            logging.info("finished: all %d steps are done", self._num_steps)
-            return
-        batches = iter(training_batches(self._train, self._input, int(state.position.numpy())))
-        run_steps = make_run_steps(
-            state, self._record, self._optimization, self._input, self._schedule, self._strategy
-        )
-        summaries = tf.summary.create_file_writer(os.path.join(self._run.model_dir, LOGS))
-        with (
-            summaries.as_default(),
-            Progress(
-                self._num_steps * batch_size, "img", "training", self._step * batch_size
-            ) as progress,
-        ):
-            images, seconds = 0, 0.0
-            while self._step < self._num_steps:
-                count = self._steps_to_next_stop()
-                start = time.monotonic()
-                run_steps(batches, tf.constant(count))
-                loss = self._mean_loss()
-                seconds += time.monotonic() - start
-                images += count * batch_size
-                self._stop_unless_finite(loss, count)
-                epoch = self._epoch_of(self._step)
-                note = f"epoch {epoch + 1}/{self._optimization.epochs} loss {loss:.3f}"
-                progress.update(count * batch_size, note)
-                if self._step == self._last_step_of(epoch):
-                    self._finish_epoch(epoch, images / seconds)
-                    images, seconds = 0, 0.0
-                elif self._step % self._run.checkpoint_every_steps == 0:
-                    self._store.save(self._step)
+        """Trains until the last epoch is done, from the newest checkpoint on if there is one.
 
-    def evaluate(self, which: str) -> Evaluation:
-        """Evaluates the 'averages' or the 'raw' weights on the validation shards."""
-        values = self._state.weights(which)
-        for name, variable in weights_of(self._evaluated).items():
-            variable.assign(values[name])
-        record, manifest = self._record, self._validation.manifest
-        return evaluate(
-            self._predict,
-            evaluation_batches(
-                self._validation,
-                self._optimization.batch_size,
-                record.config.resolution,
-                record.input_range,
-            ),
-            manifest,
-            record,
-        )
+        Raises:
+            Stopped: the run was asked to end, or lost a worker; all is saved that can be.
+            UserError: the data is damaged, or training broke.
+        """
+        self._resume_or_begin()
+        if self._is_finished():
+            logging.info("finished: all %d steps are done", self._step)
+            return
+        total = self._recipe.optimization.epochs * self._train.num_examples
+        with (
+            self._summary_writer().as_default(),
+            Progress(max(total, self._position), "img", "training", self._position) as progress,
+        ):
+            try:
+                while not self._is_finished():
+                    self._train_epoch(progress)
+                    self._finish_epoch()
+            except _PEER_IS_GONE as error:
+                if self._devices.num_workers == 1:
+                    raise
+                raise Stopped(
+                    f"another worker is gone ({type(error).__name__}): start all workers again, and"
+                    " the run goes on from its last checkpoint"
+                ) from None
+        logging.info("finished: all %d steps are done", self._step)
 
     @property
     def _step(self) -> int:
         return int(self._state.step.numpy())
 
+    @property
+    def _position(self) -> int:
+        return int(self._state.position.numpy())
+
+    @property
+    def _epoch(self) -> int:
+        """The epoch, from 0, that is under way: a batch counts towards that in which it starts."""
+        start = self._position - int(self._state.sums["seen"].numpy())
+        return start // self._train.num_examples
+
+    @property
+    def _epoch_end(self) -> int:
+        """The position at which that epoch is complete; its last batch may reach beyond."""
+        return (self._epoch + 1) * self._train.num_examples
+
+    def _is_finished(self) -> bool:
+        options = self._recipe.optimization
+        at_end = self._position >= options.epochs * self._train.num_examples
+        return self._state.sums["seen"].numpy() == 0 and (at_end or self._has_stopped_improving())
+
+    def _has_stopped_improving(self) -> bool:
+        patience = self._run.early_stop_epochs
+        since = evaluations_since_best(self._history.epochs, self._run.early_stop_metric)
+        return 0 < patience <= since
+
     def _resume_or_begin(self) -> None:
         restored = self._store.restore_newest()
-        self._history.go_back_to(self._step)
+        step = self._step
+        self._history.go_back_to(step)
+        if self._devices.total([step]) != [step * self._devices.num_workers]:
+            raise UserError(
+                f"the workers do not see the same checkpoints (this one is at step {step}):"
+                f" --model_dir={self._run.model_dir} must be a directory that all share"
+            )
         if restored:
-            epoch, example = divmod(int(self._state.position.numpy()), self._train.num_examples)
+            self._saved_step = step
+            epoch, example = divmod(self._position, self._train.num_examples)
             logging.info(
                 "resumed at step %d, epoch %d, example %d of %d",
-                self._step,
+                step,
                 epoch + 1,
                 example,
                 self._train.num_examples,
@@ -142,61 +187,144 @@ class Trainer:
             return
         logging.info("starting from %s", self._start_from)
         self._history.start = {"from": self._start_from}
-        if self._validation:
-            result = self.evaluate("averages")
-            self._history.start["validation_top_1"] = result.top_1
-            logging.info("at the start: validation top-1 %.4f", result.top_1)
+        if self._validator:
+            score = self._evaluate("averages")
+            self._history.start["validation_top_1"] = score.top_1
+            logging.info("at the start: validation top-1 %.4f", score.top_1)
         self._history.write()
-        self._store.save(self._step)
+        self._save()
 
-    def _last_step_of(self, epoch: int) -> int:
-        """The step that completes epoch `epoch`, from 0; its batch may reach into the next."""
-        return -(-(epoch + 1) * self._train.num_examples // self._optimization.batch_size)
+    def _train_epoch(self, progress: Progress) -> None:
+        """Trains until the epoch's last example was seen."""
+        self._seconds = self._waited = 0.0
+        self._images = 0
+        epochs = self._recipe.optimization.epochs
+        while self._position < self._epoch_end:
+            position, first_step = self._position, self._step
+            count = self._steps_to_next_stop()
+            start = time.monotonic()
+            waited = self._call(count)
+            seconds = time.monotonic() - start
+            self._stop.something_to_save()
+            if self._mend(first_step, count) or self._step == first_step:
+                progress.update(self._position - position)
+                continue
+            # What every worker must know of the others, so that all do the same next.
+            seconds, asked = self._devices.total([seconds, float(self._stop.requested())])
+            seconds /= self._devices.num_workers
+            compiled, self._seconds_a_step = self._seconds_a_step is None, seconds / count
+            self._summarise_call(first_step, seconds, waited)
+            if self._run.log_examples:
+                self._log_examples(first_step)
+            if not compiled:  # a call that compiles tells nothing of the speed
+                self._seconds += time.monotonic() - start
+                self._waited += waited
+                self._images += self._position - position
+            share = self._waited / self._seconds if self._seconds else 0.0
+            progress.update(
+                self._position - position,
+                f"epoch {self._epoch + 1}/{epochs} loss {self._mean_loss():.3f}"
+                f" waits for input {share:.0%}",
+            )
+            if asked:
+                self._stop_here()
+            if self._is_due() and self._position < self._epoch_end:
+                self._save()
 
-    def _epoch_of(self, step: int) -> int:
-        """The epoch, from 0, that step number `step` (from 1) counts towards."""
-        guess = max(0, (step - 1) * self._optimization.batch_size // self._train.num_examples - 1)
-        return next(e for e in itertools.count(guess) if step <= self._last_step_of(e))
+    def _call(self, count: int) -> float:
+        """Runs `count` steps; seconds that they waited for input."""
+        if self._batches is None:
+            self._batches = iter(self._make_batches())
+        try:
+            waited = self._run_steps(self._batches, tf.constant(count))
+            return float(waited.numpy())
+        except tf.errors.OpError as error:
+            if isinstance(error, _PEER_IS_GONE):
+                raise
+            self._passed_over.add_culprit(error, self._input, self._position)
+            if self._devices.num_workers > 1:
+                raise Stopped("the damaged record is noted: start all workers again") from None
+            self._batches = None
+            return 0.0
 
-    def _steps_to_next_stop(self) -> int:
-        """Steps until the epoch ends, a checkpoint is due or people want to see progress."""
-        run, step = self._run, self._step
-        to_checkpoint = run.checkpoint_every_steps - step % run.checkpoint_every_steps
-        to_epoch_end = self._last_step_of(self._epoch_of(step + 1)) - step
-        return min(run.steps_per_call, to_checkpoint, to_epoch_end)
+    def _make_batches(self):
+        devices = self._devices
 
-    def _mean_loss(self) -> float:
-        sums = self._state.sums
-        return float(sums["loss"].numpy() / max(1, sums["seen"].numpy()))
-
-    def _stop_unless_finite(self, loss: float, count: int) -> None:
-        broken = None if math.isfinite(loss) else "the loss"
-        # An update may break weights without a trace in the loss, which is from before it.
-        for name, variable in weights_of(self._state.model).items():
-            broken = broken or (None if np.all(np.isfinite(variable.numpy())) else name)
-        if broken:
-            raise UserError(
-                f"{broken} became infinite or NaN between steps {self._step - count} and"
-                f" {self._step}: lower --lr (now {self._optimization.lr}) or lengthen"
-                f" --warmup_epochs; the last checkpoint in {self._run.model_dir} is from before"
+        def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            del context  # `devices` knows the same
+            return training_batches(
+                self._train,
+                self._passed_over.without(self._input),
+                self._position,
+                devices.worker,
+                devices.num_workers,
+                self._replica_batch,
             )
 
-    def _finish_epoch(self, epoch: int, images_per_second: float) -> None:
-        """Evaluates, saves, and writes the epoch's row to history and TensorBoard."""
+        return devices.strategy.distribute_datasets_from_function(make)
+
+    def _is_due(self) -> bool:
+        every = self._run.checkpoint_every_steps
+        return self._step // every > self._saved_step // every
+
+    def _steps_to_next_stop(self) -> int:
+        """Steps until the epoch ends, a checkpoint is due, or someone may want to end the run."""
+        every = self._run.checkpoint_every_steps
+        to_epoch_end = -(-(self._epoch_end - self._position) // self._batch)
+        in_time = 1 if self._seconds_a_step is None else _SECONDS_A_CALL / self._seconds_a_step
+        return min(
+            self._run.steps_per_call, every - self._step % every, to_epoch_end, max(1, int(in_time))
+        )
+
+    def _mend(self, first_step: int, count: int) -> bool:
+        """Looks whether training broke in the last call; True if it went back to a checkpoint.
+
+        Raises:
+            UserError: it broke, and is not to go back.
+        """
         state = self._state
+        broken = int(state.broken_step.numpy())
+        if broken < 0 and self._weights_are_finite().numpy():
+            return False
+        last = first_step + count - 1 if broken < 0 else broken
+        loss = float(state.losses.numpy()[last - first_step])
+        batches = training_batches(self._train, self._input, self._position)
+        cause = find_cause(state, next(iter(batches)), self._record, self._recipe)
+        told = f"training broke at step {last + 1}, where the loss is {loss:.4g}: {cause}"
+        if self._run.on_nan == "stop" or self._rollbacks == _MOST_ROLLBACKS:
+            raise UserError(
+                f"{told}. Lower --lr (now {self._recipe.optimization.lr:g}), lengthen"
+                f" --warmup_epochs, or pass --on_nan=rollback; the last checkpoint in"
+                f" {self._run.model_dir} is from before"
+            )
+        scale = float(state.rate_scale.numpy())
+        self._store.restore_newest()
+        scale = min(scale, float(state.rate_scale.numpy())) / 2
+        state.rate_scale.assign(scale)
+        state.broken_step.assign(-1)
+        self._batches = None
+        self._rollbacks += 1
+        logging.warning("%s. Back to step %d, at %g of the learning rate", told, self._step, scale)
+        return True
+
+    def _finish_epoch(self) -> None:
+        """Evaluates, writes the epoch's row to history and TensorBoard, and saves."""
+        state, epoch = self._state, self._epoch
         row = {
             "epoch": epoch + 1,
             "step": self._step,
-            "learning_rate": float(self._schedule(state.position).numpy()),
+            "learning_rate": float(self._schedule(state.position) * state.rate_scale),
             "loss": self._mean_loss(),
             "accuracy": float(state.sums["correct"].numpy() / state.sums["seen"].numpy()),
-            "images_per_second": images_per_second,
+            "images_per_second": self._images / self._seconds if self._seconds else None,
+            "waits_for_input": self._waited / self._seconds if self._seconds else None,
         }
-        last = self._step == self._num_steps
-        if self._validation and (last or (epoch + 1) % self._run.eval_every_epochs == 0):
-            averaged = raw = self.evaluate("averages")
+        last = epoch + 1 >= self._recipe.optimization.epochs
+        last |= self._position >= self._recipe.optimization.epochs * self._train.num_examples
+        if self._validator and (last or (epoch + 1) % self._run.eval_every_epochs == 0):
+            averaged = raw = self._evaluate("averages")
             if state.averages:
-                raw = self.evaluate("raw")
+                raw = self._evaluate("raw")
             row |= {
                 "validation_top_1": averaged.top_1,
                 "validation_top_5": averaged.top_5,
@@ -207,13 +335,94 @@ class Trainer:
             counter.assign(tf.zeros_like(counter))
         # In this order: a row that no checkpoint follows is left out when the run is resumed.
         self._history.add_epoch(row)
+        if best_epoch(self._history.epochs, self._run.early_stop_metric) == (
+            len(self._history.epochs) - 1
+        ):
+            self._save_best()
+        self._save()
+        self._summarise_epoch(row)
+        if self._has_stopped_improving() and not last:
+            logging.info(
+                "ends early: %s has not improved for %d evaluations",
+                self._run.early_stop_metric,
+                self._run.early_stop_epochs,
+            )
+
+    def _evaluate(self, which: str) -> Score:
+        score = self._validator.score(self._state, which, self._stop.requested)
+        if score is None:
+            self._stop_here()
+        return score
+
+    def _stop_here(self) -> None:
+        """Saves what is not saved yet, and ends the run.
+
+        Raises:
+            Stopped: always.
+        """
+        if self._step != self._saved_step:
+            self._save()
+        raise Stopped(
+            f"stopped by {self._stop.signal_name or 'another worker'} at step {self._step}, all is"
+            " saved: the same command goes on from there"
+        )
+
+    def _save(self) -> None:
         self._store.save(self._step)
-        for name, value in row.items():
+        self._saved_step = self._step
+
+    def _save_best(self) -> None:
+        if self._devices.is_chief:
+            directory = os.path.join(self._run.model_dir, BEST)
+            averages = self._state.weights("averages") if self._state.averages else None
+            write_weights(directory, self._state.weights("raw"), averages, self._step)
+            self._record.write(directory)
+
+    def _mean_loss(self) -> float:
+        sums = self._state.sums
+        return float(sums["loss"].numpy() / max(1, sums["seen"].numpy()))
+
+    def _summary_writer(self) -> tf.summary.SummaryWriter:
+        if not self._devices.is_chief:
+            return tf.summary.create_noop_writer()
+        return tf.summary.create_file_writer(os.path.join(self._run.model_dir, LOGS))
+
+    def _log_examples(self, first_step: int) -> None:
+        """Appends what this worker's replicas were given in the last call, a line a step."""
+        parts = self._devices.strategy.experimental_local_results(self._state.examples)
+        by_step = zip(*(part.numpy()[: self._step - first_step] for part in parts), strict=True)
+        path = os.path.join(
+            self._run.model_dir, EXAMPLES, f"worker-{self._devices.worker:05}.jsonl"
+        )
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            for step, replicas in enumerate(by_step, first_step + 1):
+                examples = [int(example) for part in replicas for example in part]
+                file.write(json.dumps({"step": step, "examples": examples}) + "\n")
+
+    def _summarise_call(self, first_step: int, seconds: float, waited: float) -> None:
+        count = self._step - first_step
+        values = {
+            "learning_rate": self._schedule(self._state.position) * self._state.rate_scale,
+            "images_per_second": count * self._batch / seconds,
+            "waits_for_input": waited / seconds,
+        }
+        for number, loss in enumerate(self._state.losses.numpy()[:count]):
+            tf.summary.scalar("steps/loss", loss, step=first_step + number + 1)
+        for name, value in values.items():
+            tf.summary.scalar(f"steps/{name}", value, step=self._step)
+
+    def _summarise_epoch(self, row: dict) -> None:
+        shown = {name: value for name, value in row.items() if value is not None}
+        for name, value in shown.items():
             tf.summary.scalar(name, value, step=self._step)
+        if self._run.histograms:
+            for name, variable in self._state.weight_variables("raw").items():
+                tf.summary.histogram(name, variable, step=self._step)
         tf.summary.flush()
         logging.info(
             "  ".join(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in row.items()
+                for name, value in shown.items()
             )
         )

@@ -14,7 +14,7 @@ from pipeline.report import ReportConfig, write_report
 from pipeline.run import RunConfig, run_line
 from preprocessing.build_dataset import BuildConfig, build_dataset
 from preprocessing.verify import VerifyConfig, verify
-from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+from training.config import FLAG_GROUPS
 from training.train import train
 
 # As commands set it; here the test that runs first may import TensorFlow before any command.
@@ -25,7 +25,7 @@ CLASSES = ("cat", "dog", "fox")
 COMMANDS = {
     "build": (build_dataset, BuildConfig),
     "verify": (verify, VerifyConfig),
-    "train": (train, ModelFlags, DataFlags, OptimizationFlags, RunFlags),
+    "train": (train, *FLAG_GROUPS),
     "evaluate": (evaluate, EvaluateConfig),
     "export": (export, ExportConfig),
     "report": (write_report, ReportConfig),

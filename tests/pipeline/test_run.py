@@ -1,5 +1,6 @@
 """`python -m pipeline.run`: every stage once, and again only when something has changed."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -15,6 +16,7 @@ from common.errors import UserError
 from pipeline.experiments import SMALL
 from pipeline.stages import plan_stages
 from preprocessing.records import load_records
+from training.config import Recipe
 
 from .conftest import ROOT, TINY, draw_folders, draw_photo, draw_splits, start
 
@@ -106,11 +108,18 @@ def test_the_commands_that_are_written_down_are_those_that_ran(place):
         assert hasattr(importlib.import_module(module), stage.command.split(":")[1])
         parsed = parse([module, *words], *map(type, stage.configs))
         if stage.name == "train":
-            model, data, optimization, run = parsed
-            assert (model.resolution, data.augmentation, optimization.lr) == (32, "none", 0.02)
-            assert run.model_dir == str(place / "work" / "model")
+            recipe = Recipe(*parsed)
+            assert (recipe.model.resolution, recipe.optimization.lr) == (32, 0.02)
+            assert recipe.augmentation.augmentation == "none"
+            assert recipe.run.model_dir == str(place / "work" / "model")
             # What the flags do not name stays the recipe's.
-            assert optimization.label_smoothing == experiment.optimization.label_smoothing
+            asked = experiment.recipe.optimization
+            assert recipe.optimization.label_smoothing == asked.label_smoothing > 0
+            assert recipe.augmentation.min_crop_area == 0.2
+        elif stage.name == "report":
+            (report,), (planned,) = parsed, stage.configs
+            # The title tells the model that was trained, by the changed recipe.
+            assert report == dataclasses.replace(planned, title="mobilenet_v1 0.25 on photos")
         else:
             assert parsed == list(stage.configs)
 

@@ -18,7 +18,7 @@ from pipeline.stages import plan_stages
 from pipeline.start import DEMO_WEIGHTS
 from preprocessing.build_dataset import BuildConfig
 from preprocessing.demo_photos import write_demo_photos
-from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+from training.config import AugmentationFlags, ModelFlags, OptimizationFlags, RunFlags
 from training.initial import choose_labels, open_initial
 from training.models import MobileNetV1Config
 from training.state import TrainState
@@ -48,7 +48,7 @@ def test_the_demo_starts_from_the_tf1_checkpoint_through_a_conversion(tmp_path):
     assert (convert.checkpoint_path, convert.resolution) == (DEMO_WEIGHTS, 96)
     flags = flags_of_training(stages["train"])
     assert flags["init_checkpoint"] == convert.output_dir == str(tmp_path / "converted")
-    assert (flags["init_logits"], flags["epochs"]) == ("drop", DEMO.optimization.epochs)
+    assert (flags["init_logits"], flags["epochs"]) == ("drop", DEMO.recipe.optimization.epochs)
     assert str(tmp_path / "converted") in stages["train"].inputs
 
 
@@ -58,7 +58,8 @@ def test_the_demo_from_scratch_has_its_own_recipe_and_names(tmp_path):
     assert list(stages) == [*BEFORE, *own]
     flags = flags_of_training(stages["train-scratch"])
     assert flags["init_checkpoint"] == ""
-    assert flags["epochs"] == DEMO_SCRATCH.optimization.epochs > DEMO.optimization.epochs
+    epochs = DEMO_SCRATCH.recipe.optimization.epochs
+    assert flags["epochs"] == epochs > DEMO.recipe.optimization.epochs
     # Both ways share photos and shards, and neither writes what the other does.
     assert [stages[name] for name in BEFORE] == [others[name] for name in BEFORE]
     written = [
@@ -106,6 +107,10 @@ def test_a_report_draws_the_other_way_once_it_has_been_run(tmp_path):
             "mobilenet_v1 at width 0.25, but mobilenet_v1 at width 0.5 is trained",
         ),
         ({"train_flags": "--init_checkpoint=x"}, 2, "name it by --init"),
+        ({"train_flags": "--dataset_name=x"}, 2, "--dataset says what is trained on"),
+        ({"train_flags": "--data_dir=x"}, 2, "--work_dir holds both"),
+        ({"experiment": "fine-tune"}, 2, "experiment fine-tune starts from a checkpoint"),
+        ({"experiment": "no_such"}, 2, "unknown experiment 'no_such': there are demo, "),
     ],
 )
 def test_a_start_that_cannot_be_is_one_line_before_any_work(
@@ -210,7 +215,7 @@ def test_logits_are_kept_where_the_class_lists_agree(
 ):
     run = RunFlags("", init_checkpoint=str(model_dir), init_logits=init_logits)
     model = ModelFlags(**SMALL_INPUT)
-    initial = open_initial(model, DataFlags(""), run, classes)
+    initial = open_initial(model, AugmentationFlags(), run, classes)
     assert bool(initial.why_new_logits) == bool(why)
     assert why in initial.why_new_logits
     assert choose_labels(model, classes, initial)[0] == num_outputs
@@ -220,7 +225,7 @@ def test_logits_are_kept_where_the_class_lists_agree(
 def test_logits_of_a_tf1_checkpoint_are_kept_if_their_number_fits(num_classes):
     run, model = RunFlags("", init_checkpoint=str(TF1_OF_17)), ModelFlags(**SMALL_INPUT)
     classes = [f"class {n}" for n in range(num_classes)]
-    initial = open_initial(model, DataFlags(""), run, classes)
+    initial = open_initial(model, AugmentationFlags(), run, classes)
     assert initial.why_new_logits == ""
     outputs, labels = choose_labels(model, classes, initial)
     assert (outputs, labels.offset) == (17, 17 - num_classes)
@@ -229,14 +234,14 @@ def test_logits_of_a_tf1_checkpoint_are_kept_if_their_number_fits(num_classes):
 def test_logits_that_cannot_be_kept_are_named(model_dir):
     run = RunFlags("", init_checkpoint=str(model_dir), init_logits="keep")
     with pytest.raises(UserError, match="do not fit: it has 3 outputs, the model 2"):
-        open_initial(ModelFlags(**SMALL_INPUT), DataFlags(""), run, ("ant", "bee"))
+        open_initial(ModelFlags(**SMALL_INPUT), AugmentationFlags(), run, ("ant", "bee"))
 
 
 @pytest.mark.parametrize("init_logits", ["auto", "drop"])
 def test_all_is_loaded_but_logits_that_are_not_kept(model_dir, init_logits):
     stored = weights_in(tf.train.latest_checkpoint(str(model_dir / "checkpoints")), "averages")
     run = RunFlags("", init_checkpoint=str(model_dir), init_logits=init_logits)
-    initial = open_initial(ModelFlags(**SMALL_INPUT), DataFlags(""), run, CLASSES)
+    initial = open_initial(ModelFlags(**SMALL_INPUT), AugmentationFlags(), run, CLASSES)
     state = TrainState(ModelFlags(**SMALL_INPUT).config(3), OptimizationFlags(ma_decay_rate=0.9))
     told = initial.load(state)
     logits = {name for name in stored if name.startswith("Logits.Conv2d_1c_1x1")}

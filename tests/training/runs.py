@@ -1,5 +1,6 @@
 """Short runs: their flags, and what they left."""
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -7,7 +8,14 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+from training.config import (
+    AugmentationFlags,
+    DataFlags,
+    DistributionFlags,
+    ModelFlags,
+    OptimizationFlags,
+    RunFlags,
+)
 from training.train import train
 
 MODEL = ModelFlags(width_multiplier=0.25, resolution=32, dropout_rate=0.1)
@@ -17,17 +25,20 @@ OPTIMIZATION = OptimizationFlags(
 NUM_STEPS = 17  # 5 epochs of 40 examples in batches of 12
 
 
-def flags_of(data_dir, model_dir, model=None, data=None, optimization=None, run=None):
-    """The four groups of flags of a short run, with changes."""
-
-    def changed(config, changes):
-        return type(config)(**{**vars(config), **(changes or {})})
-
-    return (
-        changed(MODEL, model),
-        changed(DataFlags(str(data_dir), eval_split="train"), data),
-        changed(OPTIMIZATION, optimization),
-        changed(RunFlags(str(model_dir), checkpoint_every_steps=2, steps_per_call=3), run),
+def flags_of(data_dir, model_dir, **changes):
+    """The six groups of flags of a short run; `changes` by group, as dictionaries."""
+    groups = {
+        "model": MODEL,
+        "data": DataFlags(str(data_dir), eval_split="train"),
+        "augmentation": AugmentationFlags(),
+        "optimization": OPTIMIZATION,
+        "distribution": DistributionFlags(),
+        "run": RunFlags(str(model_dir), checkpoint_every_steps=2, steps_per_call=3),
+    }
+    unknown = changes.keys() - groups.keys()
+    assert not unknown, unknown
+    return tuple(
+        dataclasses.replace(group, **changes.get(name, {})) for name, group in groups.items()
     )
 
 

@@ -3,15 +3,19 @@ import json
 
 import pytest
 
+from common.command import parse, to_flags
 from common.errors import UsageError
 from training.config import (
+    FLAG_GROUPS,
+    AugmentationFlags,
     DataFlags,
+    DistributionFlags,
     ModelFlags,
     OptimizationFlags,
+    Recipe,
     RunFlags,
     settings_that_matter,
 )
-from training.input_pipeline import TrainingInput
 from training.models import MobileNetV1Config, ModelRecord, build_model, make_config
 from training.models.archs import Pool, divisible_width, truncated_width
 from training.models.complexity import count_parameters
@@ -135,9 +139,20 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert ModelRecord.read(str(tmp_path)) == record
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
+# The flags that a group cannot do without, and for each group values that are refused.
+NEEDED = {DataFlags: {"data_dir": "data"}, RunFlags: {"model_dir": "run"}}
+WRONG = {
+    DataFlags: [{"skip_corrupt_records": -1}, {"num_streams": 0}, {"shuffle_window": 0}],
+    AugmentationFlags: [
+        {"min_crop_area": 0.0},
+        {"min_crop_area": 1.1},
+        {"randaugment_layers": 0},
+        {"randaugment_magnitude": 10.5},
+        {"mixup_alpha": -0.1},
+        {"cutmix_alpha": float("nan")},
+        {"random_erasing": 1.5},
+    ],
+    OptimizationFlags: [
         {"batch_size": 0},
         {"epochs": 0},
         {"lr": 0.0},
@@ -145,47 +160,106 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
         {"lr_decay_rate": 0.0},
         {"lr_decay_rate": 1.5},
         {"lr_decay_epochs": 0.0},
+        {"lr_boundaries": (0.0, 1.0)},
+        {"lr_boundaries": (2.0, 1.0)},
+        {"lr_boundaries": (1.0, 1.0)},
         {"warmup_epochs": -1.0},
         {"op_momentum": 1.0},
         {"op_decay_rate": 1.0},
         {"op_epsilon": 0.0},
+        {"op_weight_decay": -0.1},
         {"label_smoothing": 1.0},
         {"ma_decay_rate": 1.0},
+        {"clip_gradient_norm": -1.0},
+        {"gradient_accumulation": 0},
+        {"distillation_weight": 1.1},
+        {"distillation_temperature": 0.0},
     ],
-    ids=str,
-)
-def test_wrong_optimisation_flags_are_named(fields):
-    with pytest.raises(UsageError, match=f"--{next(iter(fields))} must be "):
-        OptimizationFlags(**fields)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
+    DistributionFlags: [{"num_virtual_devices": 0}],
+    RunFlags: [
         {"checkpoint_every_steps": 0},
         {"keep_checkpoints": 0},
         {"eval_every_epochs": 0},
         {"steps_per_call": 0},
+        {"early_stop_epochs": -1},
         {"seed": -1},
         {"seed": 2**32},
     ],
-    ids=str,
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "fields"),
+    [pytest.param(g, fields, id=str(fields)) for g, wrong in WRONG.items() for fields in wrong],
 )
-def test_wrong_run_flags_are_named(fields):
-    with pytest.raises(UsageError, match=f"--{next(iter(fields))} must be "):
-        RunFlags("run", **fields)
+def test_a_wrong_flag_is_named_with_its_value(group, fields):
+    ((name, value),) = fields.items()
+    with pytest.raises(UsageError) as error:
+        group(**NEEDED.get(group, {}), **fields)
+    assert f"--{name} must be " in str(error.value)
+    assert str(error.value).endswith(f", not {value}")
 
 
 @pytest.mark.parametrize("input_range", [(1.0, -1.0), (0.0, 0.0), (0.0,), (0.0, 1.0, 2.0), ()])
 def test_an_input_range_is_a_low_and_a_high_value(input_range):
     with pytest.raises(UsageError, match="--input_range must be LOW,HIGH"):
-        DataFlags("data", input_range=input_range)
+        AugmentationFlags(input_range=input_range)
 
 
-@pytest.mark.parametrize("fields", [{"batch_size": 0}, {"min_crop_area": 0.0}])
-def test_wrong_input_options_are_named(fields):
-    with pytest.raises(UsageError, match=f"--{next(iter(fields))} must be "):
-        TrainingInput(**({"batch_size": 1, "size": (32, 32), "seed": 0} | fields))
+def test_stepwise_needs_its_boundaries():
+    with pytest.raises(UsageError, match="stepwise needs --lr_boundaries=30,60"):
+        OptimizationFlags(learning_scheduler_name="stepwise")
+    OptimizationFlags(learning_scheduler_name="stepwise", lr_boundaries=(0.5,))
+
+
+COMMAND_LINE = ["train", "--data_dir=data", "--model_dir=run"]
+
+
+@pytest.mark.parametrize(
+    ("words", "boundaries"),
+    [
+        ([], ()),
+        (["--lr_boundaries="], ()),
+        (["--lr_boundaries=30"], (30.0,)),
+        (["--lr_boundaries=30, 60,80.5"], (30.0, 60.0, 80.5)),
+    ],
+)
+def test_boundaries_are_read_from_the_command_line_and_written_to_it(words, boundaries):
+    groups = parse([*COMMAND_LINE, *words], *FLAG_GROUPS)
+    optimization = Recipe(*groups).optimization
+    assert optimization.lr_boundaries == boundaries
+    assert parse(["train", *to_flags(optimization)], OptimizationFlags) == [optimization]
+
+
+@pytest.mark.parametrize("words", [["--lr_boundaries=30,many"], ["--lr_boundaries=60,30"]])
+def test_boundaries_that_are_none_are_a_usage_error(words):
+    with pytest.raises(UsageError, match="lr_boundaries"):
+        parse([*COMMAND_LINE, *words], *FLAG_GROUPS)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "optimizer_name=lion",
+        "learning_scheduler_name=linear",
+        "augmentation=full",
+        "eval_preprocessing=nearest",
+        "strategy=horovod",
+        "precision=int8",
+        "on_nan=ignore",
+        "early_stop_metric=loss",
+    ],
+)
+def test_a_choice_that_there_is_not_is_a_usage_error(flag):
+    with pytest.raises(UsageError, match=flag.partition("=")[0]):
+        parse([*COMMAND_LINE, f"--{flag}"], *FLAG_GROUPS)
+
+
+def test_the_groups_of_a_command_line_are_those_of_a_recipe():
+    groups = parse(COMMAND_LINE, *FLAG_GROUPS)
+    assert Recipe(*groups).groups == tuple(groups)
+    assert tuple(type(group) for group in groups) == FLAG_GROUPS
+    assert groups == [group(**NEEDED.get(group, {})) for group in FLAG_GROUPS]
 
 
 def test_model_flags_left_alone_keep_the_models_own_values():
@@ -194,20 +268,58 @@ def test_model_flags_left_alone_keep_the_models_own_values():
     assert ModelFlags(dropout_rate=0.0, batch_norm_decay=0.9).config(10).dropout_rate == 0.0
 
 
-def test_length_and_bookkeeping_may_change_and_all_else_may_not():
-    def settings(**changes):
-        groups = {
-            "model": MobileNetV1Config().to_json(),
-            "data": dataclasses.asdict(DataFlags("data")),
-            "optimization": dataclasses.asdict(OptimizationFlags()),
-            "run": dataclasses.asdict(RunFlags("run")),
-        }
-        for name, value in changes.items():
-            next(group for group in groups.values() if name in group)[name] = value
-        return settings_that_matter(groups | {"data_manifest_sha256": "x"})
+def settings(**changes):
+    """What config.json holds, with changes to flags of any group."""
+    recipe = Recipe(*parse(COMMAND_LINE, *FLAG_GROUPS))
+    groups = dataclasses.asdict(recipe) | {"model": MobileNetV1Config().to_json()}
+    for name, value in changes.items():
+        next(group for group in groups.values() if name in group)[name] = value
+    return groups | {"data_fingerprint": "x"}
 
-    usual = settings()
-    for name in ("epochs", "data_dir", "keep_checkpoints", "checkpoint_every_steps"):
-        assert settings(**{name: 77}) == usual
-    for name in ("lr", "seed", "batch_size", "width_multiplier", "input_range", "init_checkpoint"):
-        assert settings(**{name: 77}) != usual
+
+# By what is done to a run: the flags that may change when it is resumed.
+FREE = {
+    "run longer": {"epochs"},
+    "move the data": {"data_dir", "dataset_name", "eval_split", "skip_corrupt_records"},
+    "evaluate otherwise": {"eval_preprocessing"},
+    "compute elsewhere": {"strategy", "num_virtual_devices", "tpu"},
+    "report and save otherwise": {
+        "model_dir",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "eval_every_epochs",
+        "steps_per_call",
+        "early_stop_epochs",
+        "early_stop_metric",
+        "on_nan",
+        "histograms",
+        "allow_changes",
+        "dry_run",
+    },
+}
+
+
+def test_length_and_bookkeeping_may_change_and_all_else_may_not():
+    """Every flag is on one side or the other, so that a new one has to take a side here."""
+    usual = settings_that_matter(settings())
+    flags = {name for values in settings().values() if isinstance(values, dict) for name in values}
+    free = set().union(*FREE.values())
+    assert free <= flags
+    for name in flags:
+        changed = settings_that_matter(settings(**{name: 77}))
+        assert (changed == usual) == (name in free), name
+
+
+def test_another_data_set_is_another_run():
+    assert settings_that_matter(settings()) != settings_that_matter(
+        settings() | {"data_fingerprint": "y"}
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "exponential", "stepwise", "constant"])
+def test_the_length_of_a_run_counts_where_the_schedule_ends_with_it(schedule):
+    short, long = (
+        settings_that_matter(settings(learning_scheduler_name=schedule, epochs=epochs))
+        for epochs in (10, 20)
+    )
+    assert (short != long) == (schedule == "cosine")

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import pathlib
 import shutil
@@ -8,8 +9,15 @@ import tensorflow as tf
 
 from common.errors import UserError
 from tests.training.conftest import NUM_DRAWN
-from training.augmentation import NUM_DRAWS
-from training.input_pipeline import TrainingInput, evaluation_batches, training_batches
+from training.config import AugmentationFlags
+from training.input_pipeline import (
+    TrainingInput,
+    evaluation_batches,
+    padded_evaluation_batches,
+    training_batches,
+)
+from training.order import epoch_order
+from training.randomness import example_keys
 from training.shard_errors import named_shard_errors
 from training.shards import Shards
 
@@ -53,33 +61,96 @@ def test_what_comes_from_a_position_on_is_the_tail_of_what_comes_from_the_start(
 
 
 def test_a_position_far_into_the_run_costs_no_reading_of_what_lies_before(shards):
-    far = take(shards, 10**12 * NUM_DRAWN, NUM_DRAWN)
+    far = take(shards, 10**9 * NUM_DRAWN, NUM_DRAWN)
     assert sorted(far["example"]) == list(range(NUM_DRAWN))
 
 
-def test_seeds_have_orders_crops_and_draws_of_their_own(shards, from_zero):
-    other = take(
-        shards, 0, NUM_DRAWN, TrainingInput(4, (24, 20), 8, num_streams=8, shuffle_window=4)
-    )
+def test_the_examples_come_in_the_order_that_is_worked_out_beforehand(shards, from_zero):
+    orders = [epoch_order(shards.sizes, 8, 4, 7, epoch) for epoch in range(3)]
+    assert np.array_equal(from_zero["example"], np.concatenate(orders))
+    for epoch, examples in enumerate(orders):
+        keys = from_zero["key"][epoch * NUM_DRAWN : (epoch + 1) * NUM_DRAWN]
+        assert np.array_equal(keys, example_keys(7, epoch, examples))
+
+
+def test_seeds_have_orders_and_crops_of_their_own(shards, from_zero):
+    other = take(shards, 0, NUM_DRAWN, dataclasses.replace(OPTIONS, seed=8))
     assert not np.array_equal(other["example"], from_zero["example"][:NUM_DRAWN])
-    ours = dict(zip(from_zero["example"][:NUM_DRAWN], from_zero["draws"], strict=False))
+    ours = dict(zip(from_zero["example"][:NUM_DRAWN], from_zero["images"], strict=False))
     assert not any(
-        np.array_equal(ours[example], draws)
-        for example, draws in zip(other["example"], other["draws"], strict=True)
+        np.array_equal(ours[example], image)
+        for example, image in zip(other["example"], other["images"], strict=True)
     )
 
 
-def test_draws_are_uniform_and_differ_from_example_to_example_and_epoch_to_epoch(from_zero):
-    draws = from_zero["draws"]
-    assert draws.shape == (3 * NUM_DRAWN, NUM_DRAWS)
-    assert len(np.unique(draws, axis=0)) == len(draws)
-    assert 0 <= draws.min() < 0.05 and 0.95 < draws.max() < 1
-    assert abs(draws.mean() - 0.5) < 0.05
+@pytest.mark.parametrize("position", [0, 13, 32])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 8])
+def test_global_batches_do_not_depend_on_the_number_of_workers(
+    shards, from_zero, num_workers, position
+):
+    """The same examples in every global batch, decoded to the same bits, in the same pairs."""
+    batch, num_batches = 2 * 3 * 8, 2
+    options = dataclasses.replace(OPTIONS, batch_size=batch)
+    share = batch // num_workers
+    streams = [
+        iter(training_batches(shards, options, position, worker, num_workers))
+        for worker in range(num_workers)
+    ]
+    for number in range(num_batches):
+        parts = [next(stream) for stream in streams]
+        assert all(len(part["example"]) == share for part in parts)
+        # Pairs are dealt to the workers in turn.
+        pairs = [part["images"].numpy().reshape(share // 2, 2, -1) for part in parts]
+        dealt = np.stack(pairs, axis=1).reshape(batch, -1)
+        start = position + number * batch
+        expected = from_zero["images"][start : start + batch].reshape(-1, dealt.shape[1])
+        assert np.array_equal(dealt[: len(expected)], expected)
+
+
+def test_replicas_of_a_worker_get_elements_in_turn(shards, from_zero):
+    options = dataclasses.replace(OPTIONS, batch_size=8)
+    batches = training_batches(shards, options, 0, replica_batch=2).take(4)
+    examples = [batch["example"].numpy().tolist() for batch in batches]
+    assert list(itertools.chain(*examples)) == from_zero["example"][:8].tolist()
+    assert [len(part) for part in examples] == [2] * 4
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_evaluation_on_several_workers_counts_each_example_once_in_equal_steps(shards, num_workers):
+    seen, steps = [], set()
+    for worker in range(num_workers):
+        batches, num_steps = padded_evaluation_batches(
+            shards, 3, 2, (24, 20), (-1.0, 1.0), worker=worker, num_workers=num_workers
+        )
+        batches = list(batches)
+        steps.add(num_steps)
+        assert len(batches) == 2 * num_steps
+        assert all(batch["images"].shape == (3, 24, 20, 3) for batch in batches)
+        indices = np.concatenate([batch["class_index"] for batch in batches])
+        images = np.concatenate([batch["images"] for batch in batches])
+        seen += [image.tobytes() for image, i in zip(images, indices, strict=True) if i >= 0]
+        assert np.all(images[indices < 0] == -1.0)
+    assert len(steps) == 1
+    whole = np.concatenate([b["images"] for b in evaluation_batches(shards, 9, (24, 20), (-1, 1))])
+    assert sorted(seen) == sorted(image.tobytes() for image in whole)
+
+
+def test_a_neighbour_takes_the_place_of_a_record_that_is_passed_over(shards, from_zero):
+    bad = int(from_zero["example"][5])
+    options = dataclasses.replace(OPTIONS, passed_over=frozenset([bad]))
+    ours = take(shards, 0, NUM_DRAWN, options)
+    assert bad not in ours["example"]
+    places = np.flatnonzero(ours["example"] != from_zero["example"][:NUM_DRAWN])
+    assert places.tolist() == [5]
+    assert np.array_equal(
+        np.delete(ours["images"], 5, 0), np.delete(from_zero["images"][:NUM_DRAWN], 5, 0)
+    )
 
 
 def test_labels_belong_to_their_examples(shards, from_zero):
     """The class is the colour: blue is class 0, red class 1."""
-    whole = take(shards, 0, NUM_DRAWN, TrainingInput(4, (24, 20), 7, augmentation="none"))
+    whole_photo = AugmentationFlags(augmentation="none")
+    whole = take(shards, 0, NUM_DRAWN, dataclasses.replace(OPTIONS, augmentation=whole_photo))
     red_minus_blue = np.mean(whole["images"].astype(float), axis=(1, 2))[:, ::2] @ [1, -1]
     assert np.array_equal(whole["class_index"], red_minus_blue > 0)
     classes = dict(zip(whole["example"], whole["class_index"], strict=True))

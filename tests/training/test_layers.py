@@ -1,11 +1,20 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.models import MobileNetV1Config, build_model, named_variables
-from training.models.layers import FusedBatchNorm
+from training.models import MobileNetV1Config, build_model, clusters, named_variables
+from training.models.layers import (
+    ExampleDropout,
+    FusedBatchNorm,
+    NormActivation,
+    example_noise,
+)
 from training.models.mobilenet import decayed_kernels, weights_of
+from training.randomness import example_keys
 
 EPSILON = 0.001
 SHAPE = (4, 5, 3, 6)
@@ -113,11 +122,28 @@ def test_a_seed_fixes_the_initial_weights():
     assert not np.array_equal(initial(1)[0], initial(2)[0])
 
 
-def test_dropout_acts_in_training_alone_and_its_state_is_a_variable():
+def test_dropout_acts_in_training_alone_and_has_no_state():
     model = build_model(tiny(dropout_rate=0.5))
-    assert set(named_variables(model)) - set(weights_of(model)) == {"Dropout.seed_generator_state"}
+    assert named_variables(model) == weights_of(model)
     images = tf.random.stateless_uniform([2, 32, 32, 3], [0, 1])
     assert np.array_equal(model(images, training=False), model(images, training=False))
+
+
+def keys_of(*examples) -> tf.Tensor:
+    return tf.constant(example_keys(3, 0, np.array(examples)))
+
+
+def test_an_examples_dropout_depends_on_its_key_alone():
+    layer, ones = ExampleDropout(0.25), tf.ones([3, 1, 1, 4000])
+    with example_noise(keys_of(5, 6, 7)):
+        masks = layer(ones, training=True).numpy()
+    with example_noise(keys_of(7, 5)):
+        again = layer(ones[:2], training=True).numpy()
+    assert np.array_equal(again, masks[[2, 0]])
+    assert not np.array_equal(masks[0], masks[1])
+    assert set(np.unique(masks)) == {0.0, np.float32(1 / 0.75)}
+    assert np.mean(masks == 0, axis=(1, 2, 3)) == pytest.approx(0.25, abs=0.03)
+    assert not np.array_equal(layer(ones, training=True), masks)  # without keys: TensorFlow's own
 
 
 def test_the_activation_can_be_replaced_for_the_whole_model():
@@ -137,3 +163,146 @@ def test_the_pooling_window_is_slims_up_to_256_pixels_and_the_whole_map_beyond(s
     expected = features[:, :pooled, :pooled].mean(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(part(features.astype(np.float32)), expected, atol=1e-5)
     assert model.output_shape == (None, 5)
+
+
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "hard_swish": lambda x: x * tf.clip_by_value(x + 3.0, 0.0, 6.0) / 6.0,
+}
+
+
+@pytest.fixture
+def clustered(monkeypatch):
+    monkeypatch.setattr(clusters, "SMALLEST_MAP", 0)
+    monkeypatch.setattr(clusters, "clustered_activations", lambda: set(ACTIVATIONS))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_cluster_is_batch_norm_and_activation(activation, images, statistics, clustered):
+    layer = filled(FusedBatchNorm(0.9, EPSILON), statistics)
+    layer.activation = activation
+    behind = NormActivation(activation, layer.in_cluster)
+    weight = tf.constant(np.random.default_rng(2).normal(size=SHAPE), tf.float32)
+
+    @tf.function
+    def gradients_of(images):
+        sources = [images, layer.gamma.value, layer.beta.value]
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = behind(layer(images, training=True), training=True)
+            loss = tf.reduce_sum(outputs * weight)
+        return outputs, tape.gradient(loss, sources)
+
+    outputs, ours = gradients_of(images)
+    layer.set_weights(statistics)
+    for one, other in zip(ours, gradients_of(images)[1], strict=True):
+        assert np.array_equal(one, other)  # to the bit, since runs are resumed to the bit
+    gamma, beta = tf.Variable(statistics[0]), tf.Variable(statistics[1])
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        mean, variance = tf.nn.moments(images, [0, 1, 2])
+        normalised = (images - mean) * tf.math.rsqrt(variance + EPSILON) * gamma + beta
+        expected = ACTIVATIONS[activation](normalised)
+        loss = tf.reduce_sum(expected * weight)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    for one, other in zip(ours, tape.gradient(loss, [images, gamma, beta]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    pixels = images.numpy().reshape(-1, SHAPE[-1]).astype(np.float64)
+    unbiased = 0.9 * statistics[3] + 0.1 * pixels.var(0, ddof=1)
+    np.testing.assert_allclose(layer.moving_variance, unbiased, rtol=1e-5)
+
+
+def test_a_clustered_model_trains_as_one_of_plain_ops(monkeypatch):
+    """The activation is applied once, and at inference by its own layer."""
+    config = tiny(dropout_rate=0.0).replace(input_shape=(64, 64, 3))
+    model = build_model(config)
+    pixels = tf.random.stateless_normal([4, 64, 64, 3], [0, 1])
+    plain = model(pixels, training=True).numpy()
+    monkeypatch.setattr(clusters, "SMALLEST_MAP", 10_000)
+    monkeypatch.setattr(clusters, "clustered_activations", lambda: set(ACTIVATIONS))
+    calls = []
+    cluster = clusters.norm_activation
+    monkeypatch.setattr(clusters, "norm_activation", lambda *a: calls.append(a) or cluster(*a))
+    np.testing.assert_allclose(model(pixels, training=True), plain, atol=1e-4)
+    assert 0 < len(calls) < 27
+
+
+POLICIES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("quantized", [False, True])
+def test_mixed_precision_has_float32_weights_and_logits_and_about_the_same_loss(policy, quantized):
+    config = tiny(dropout_rate=0.0, quantization_aware=quantized)
+    pixels = tf.random.stateless_normal([8, 32, 32, 3], [0, 1])
+    labels = tf.range(8) % 5
+
+    def loss_and_gradients(policy):
+        keras.mixed_precision.set_global_policy(policy)
+        keras.utils.set_random_seed(0)
+        try:
+            model = build_model(config)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        with tf.GradientTape() as tape:
+            logits = model(pixels, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        assert logits.dtype == tf.float32
+        assert all(variable.dtype == "float32" for variable in model.variables)
+        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return loss, gradients, model.get_layer("Conv2d_3_pointwise").compute_dtype
+
+    exact, _, _ = loss_and_gradients("float32")
+    loss, gradients, dtype = loss_and_gradients(policy)
+    assert dtype == ("float32" if quantized else POLICIES[policy])
+    assert float(loss) == pytest.approx(float(exact), rel=0.05)
+    assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+
+
+TWO_REPLICAS = """
+import numpy as np, tensorflow as tf
+from training.models.layers import FusedBatchNorm, set_batch_norm_synchronized
+import keras
+
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+pixels = np.random.default_rng(0).normal(1, 2, (8, 3, 3, 4)).astype(np.float32)
+weight = np.random.default_rng(1).normal(size=pixels.shape).astype(np.float32)
+
+def step(strategy, parts):
+    with strategy.scope():
+        norm = FusedBatchNorm(0.9, 1e-3)
+        model = keras.Sequential([keras.Input((3, 3, 4)), norm])
+    set_batch_norm_synchronized(model, True)
+    share = lambda values: strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(
+            np.split(values, parts)[context.replica_id_in_sync_group]))
+
+    @tf.function
+    def run(images, weight):
+        def replica(images, weight):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                loss = tf.reduce_sum(weight * model(images, training=True) ** 2)
+            return tape.gradient(loss, [images, norm.gamma.value, norm.beta.value])
+        return strategy.run(replica, (images, weight))
+
+    images, gamma, beta = run(share(pixels), share(weight))
+    local = strategy.experimental_local_results
+    return [np.concatenate(local(images)), sum(local(gamma)), sum(local(beta)),
+            norm.moving_mean.numpy(), norm.moving_variance.numpy()]
+
+one = step(tf.distribute.MirroredStrategy(["CPU:0"]), 1)
+two = step(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), 2)
+for mine, other in zip(one, two):
+    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+"""
+
+
+def test_synchronised_batch_norm_of_two_replicas_is_that_of_one():
+    # A process of its own: devices cannot be divided once TensorFlow has started.
+    command = [sys.executable, "-c", TWO_REPLICAS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -3,7 +3,17 @@ import itertools
 import numpy as np
 import pytest
 
-from training.order import Window, stream_windows, window_permutation
+from training.order import (
+    COUNT,
+    FIRST,
+    PLACE,
+    SHARD,
+    Share,
+    epoch_order,
+    not_seen,
+    stream_windows,
+    window_permutation,
+)
 
 # (sizes of the shards, streams, window)
 SHAPES = [
@@ -20,15 +30,15 @@ SHAPES = [
 ]
 
 
-def delivered(sizes, num_streams, window, seed, epoch, start=0):
+def delivered(sizes, num_streams, window, seed, epoch):
     """(shard, record) in the order in which one record of each stream in turn gives them."""
     streams = [
         [
-            (piece.shard, piece.first + int(record))
-            for piece in windows
-            for record in window_permutation(seed, epoch, piece)[piece.skip :]
+            (int(row[SHARD]), int(row[FIRST] + record))
+            for row in windows
+            for record in window_permutation(seed, epoch, row)
         ]
-        for windows in stream_windows(sizes, num_streams, window, seed, epoch, start)
+        for windows in stream_windows(sizes, num_streams, window, seed, epoch)
     ]
     assert len(streams) == num_streams
     nothing = object()
@@ -53,26 +63,57 @@ def test_streams_differ_by_at_most_one_record_and_the_longer_come_first(sizes, n
 
 
 @pytest.mark.parametrize(("sizes", "num_streams", "window"), SHAPES)
-def test_a_start_in_the_epoch_continues_the_same_sequence(sizes, num_streams, window):
-    whole, _ = delivered(sizes, num_streams, window, 5, 2)
-    for start in range(sum(sizes) // num_streams + 1):
-        rest, _ = delivered(sizes, num_streams, window, 5, 2, start)
-        assert rest == whole[start * num_streams :]
+def test_the_order_of_an_epoch_is_that_of_taking_from_the_streams_in_turn(
+    sizes, num_streams, window
+):
+    order, _ = delivered(sizes, num_streams, window, 5, 2)
+    firsts = [0, *itertools.accumulate(sizes)]
+    expected = [firsts[shard] + record for shard, record in order]
+    assert epoch_order(sizes, num_streams, window, 5, 2).tolist() == expected
+
+
+def test_a_window_knows_its_place_in_its_stream():
+    for windows in stream_windows([100, 3, 57, 1], 8, 16, 0, 0):
+        assert windows[:, PLACE].tolist() == [0, *np.cumsum(windows[:, COUNT])[:-1]]
+        for start in range(0, 25, 3):
+            rest = not_seen(windows, start)
+            places = [p for row in rest for p in range(row[PLACE], row[PLACE] + row[COUNT])]
+            assert [p for p in places if p >= start] == list(range(start, windows[:, COUNT].sum()))
+            assert len(places) < windows[:, COUNT].sum() - start + 16
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 5, 8, 64])
+@pytest.mark.parametrize(("start", "first_position"), [(0, 0), (7, 0), (500, 493), (1000, 1501)])
+def test_workers_share_every_position_in_pairs(num_workers, start, first_position):
+    num_streams = 64
+    shares = [Share(start, worker, num_workers) for worker in range(num_workers)]
+    positions = np.arange(start - 3, start + 16 * num_workers)
+    taken = np.stack([share.takes(positions) for share in shares])
+    assert taken.sum(axis=0).tolist() == [0] * 3 + [1] * 16 * num_workers
+    pairs = taken[:, 3:].reshape(num_workers, -1, 2)
+    assert np.array_equal(pairs[..., 0], pairs[..., 1])
+    for share, takes in zip(shares, taken, strict=True):
+        streams = (positions - first_position) % num_streams
+        ours = set(share.streams(first_position, num_streams).tolist())
+        assert set(streams[takes].tolist()) <= ours
+        if share.takes_whole_streams(num_streams):
+            assert set(streams[~takes][3:].tolist()).isdisjoint(ours)
+            assert len(ours) == num_streams // num_workers
 
 
 def test_windows_stay_within_their_shard_and_size():
     sizes = [100, 3, 57, 1]
     for windows in stream_windows(sizes, 8, 16, 0, 0):
-        for piece in windows:
-            assert 1 <= piece.count <= 16
-            assert piece.first >= 0 and piece.first + piece.count <= sizes[piece.shard]
+        for shard, first, count, _ in windows:
+            assert 1 <= count <= 16
+            assert first >= 0 and first + count <= sizes[shard]
 
 
 def test_a_stream_reads_its_shards_from_front_to_back():
     for windows in stream_windows([500, 499, 501], 4, 16, 0, 0):
         for one, following in itertools.pairwise(windows):
-            if one.shard == following.shard:
-                assert following.first == one.first + one.count
+            if one[SHARD] == following[SHARD]:
+                assert following[FIRST] == one[FIRST] + one[COUNT]
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -95,8 +136,7 @@ def test_records_are_shuffled_within_and_between_shards():
 
 
 def test_a_windows_permutation_depends_on_its_place():
-    pieces = [Window(0, 0, 16), Window(0, 16, 16), Window(1, 0, 16)]
+    pieces = [np.array(row) for row in ((0, 0, 16, 0), (0, 16, 16, 16), (1, 0, 16, 0))]
     permutations = [tuple(window_permutation(0, 0, piece)) for piece in pieces]
     assert len(set(permutations)) == 3
     assert all(sorted(p) == list(range(16)) for p in permutations)
-    assert tuple(window_permutation(0, 0, Window(0, 0, 16, skip=3))) == permutations[0]

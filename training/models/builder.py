@@ -20,7 +20,7 @@ from training.models.archs import (
     Separable,
 )
 from training.models.configs import MobileNetConfig
-from training.models.layers import FusedBatchNorm, HardSigmoid, HardSwish
+from training.models.layers import FusedBatchNorm, HardSigmoid, HardSwish, NormActivation
 
 LOGITS = "Logits.Conv2d_1c_1x1"
 
@@ -44,6 +44,7 @@ class Builder:
             FusedBottleneck: self._bottleneck,
             Pool: self._pool,
         }
+        self._norms: dict[str, FusedBatchNorm] = {}
 
     def block(self, inputs, name: str, block: Block):
         """The layers of one row."""
@@ -158,14 +159,19 @@ class Builder:
 
     def activate(self, inputs, name: str, activation: str):
         """An activation behind the layer `name`."""
+        norm = self._norms.get(name)
         name = f"{name}.{activation}"
+        if norm:
+            norm.activation = activation
+            return NormActivation(activation, norm.in_cluster, name=name)(inputs)
         if activation == "hard_swish":
             return HardSwish(name=name)(inputs)
         return keras.layers.Activation(activation, name=name)(inputs)
 
     def linear(self, inputs, name: str):
         """What stands in the place of an activation behind a projection: nothing."""
-        del name
+        if name in self._norms:
+            self._norms[name].activation = "linear"
         return inputs
 
     def add(self, shortcut, outputs, name: str):
@@ -178,8 +184,10 @@ class Builder:
         return keras.layers.Multiply(name=f"{name}.mul")([inputs, gate])
 
     def _norm(self, inputs, name: str):
-        return FusedBatchNorm(
+        norm = FusedBatchNorm(
             self._config.batch_norm_decay,
             self._config.batch_norm_epsilon,
             name=f"{name}.BatchNorm",
-        )(inputs)
+        )
+        self._norms[name] = norm
+        return norm(inputs)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from training.models.archs import Pool
 from training.models.builder import Builder
 from training.models.configs import MobileNetConfig
+from training.models.layers import ExampleDropout
 from training.models.quantized import QuantizedBuilder
 
 _ENDPOINTS = {4: "C2", 8: "C3", 16: "C4", 32: "C5"}  # by stride, as detectors call them
@@ -20,7 +24,24 @@ def build_model(config: MobileNetConfig) -> keras.Model:
     dictionary of feature maps instead, for detection and segmentation: 'C2' to 'C5', the last ones
     at a stride of 4, 8, 16 and 32 pixels.
     """
-    builder = QuantizedBuilder(config) if config.quantization_aware else Builder(config)
+    if not config.quantization_aware:
+        return _assemble(config, Builder(config))
+    with _computed_in_float32():
+        return _assemble(config, QuantizedBuilder(config))
+
+
+@contextlib.contextmanager
+def _computed_in_float32() -> Iterator[None]:
+    """Overrules Keras' policy: half precision would round the 256 values of a range once more."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _assemble(config: MobileNetConfig, builder: Builder) -> keras.Model:
     images = keras.Input(config.input_shape, name="images")
     features, endpoints, stride = images, {}, 1
     for name, block in config.family.named_blocks():
@@ -30,12 +51,13 @@ def build_model(config: MobileNetConfig) -> keras.Model:
         stride *= getattr(block, "stride", 1)
         if stride in _ENDPOINTS:
             endpoints[_ENDPOINTS[stride]] = features
-    features = keras.layers.Dropout(config.dropout_rate, seed=0, name="Dropout")(features)
-    outputs = keras.layers.Flatten(name="logits")(builder.logits(features))
+    features = ExampleDropout(config.dropout_rate, name="Dropout")(features)
+    # The loss is float32 under mixed precision too.
+    outputs = keras.layers.Flatten(name="logits", dtype="float32")(builder.logits(features))
     if config.classifier_activation:
-        outputs = keras.layers.Activation(config.classifier_activation, name="probabilities")(
-            outputs
-        )
+        outputs = keras.layers.Activation(
+            config.classifier_activation, name="probabilities", dtype="float32"
+        )(outputs)
     return keras.Model(images, outputs, name=config.family.scope)
 
 

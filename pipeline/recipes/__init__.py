@@ -1,0 +1,1 @@
+"""The recipes behind `pipeline.experiments`, by where they come from."""

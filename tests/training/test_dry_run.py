@@ -1,0 +1,126 @@
+"""The arithmetic of a dry run beside what a run really does and writes."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.labels import LabelNumbering
+from training.checkpoints import CheckpointStore
+from training.config import (
+    AugmentationFlags,
+    DataFlags,
+    DistributionFlags,
+    ModelFlags,
+    OptimizationFlags,
+    Recipe,
+    RunFlags,
+)
+from training.dry_run import (
+    SLOTS,
+    checkpoint_bytes,
+    describe,
+    epochs_to_show,
+    learning_rates,
+    num_steps,
+    step_bytes,
+)
+from training.models import ModelRecord
+from training.state import TrainState
+from training.strategies import Devices
+from training.words import bytes_in_words
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "decay"),
+    [
+        ("mobilenet_v1", "rmsprop", 0.9999),
+        ("mobilenet_v2", "momentum", 0.0),
+        ("mobilenet_v3_small", "sgd", 0.9999),
+        ("mobilenet_v3_small", "lamb", 0.0),
+    ],
+)
+def test_a_checkpoint_is_as_large_as_was_said(tmp_path, model, optimizer, decay):
+    config = ModelFlags(model, width_multiplier=0.5, resolution=32).config(100)
+    options = OptimizationFlags(optimizer_name=optimizer, ma_decay_rate=decay)
+    state = TrainState(config, options)
+    CheckpointStore(str(tmp_path), state.checkpoint_items()).save(1)
+    written = sum(path.stat().st_size for path in tmp_path.glob("ckpt-1.*"))
+    assert checkpoint_bytes(config, options) == pytest.approx(written, rel=0.05)
+    assert len(state.optimizer.slots) == SLOTS[optimizer]
+
+
+def test_the_optimizers_are_all_known():
+    from training.config import OPTIMIZERS
+
+    assert set(SLOTS) == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "batch", "epochs"), [(40, 12, 5), (48, 12, 5), (7, 50, 3), (1, 1, 1)]
+)
+def test_the_steps_are_those_that_a_loop_takes(num_examples, batch, epochs):
+    position = steps = 0
+    while position < epochs * num_examples:
+        position, steps = position + batch, steps + 1
+    assert num_steps(OptimizationFlags(batch_size=batch, epochs=epochs), num_examples) == steps
+
+
+def test_learning_rates_are_shown_where_they_turn():
+    warm = OptimizationFlags(
+        lr=0.4, learning_scheduler_name="cosine", warmup_epochs=5.0, epochs=100
+    )
+    rates = learning_rates(warm, 1000)
+    assert list(rates) == [0.0, 5.0, 25.0, 50.0, 75.0, 100.0]
+    expected = [0.4 / 5000, *(0.2 * (1 + np.cos(np.pi * e / 100)) for e in (5, 25, 50, 75, 100))]
+    assert list(rates.values()) == pytest.approx(expected, abs=1e-7)
+    stairs = OptimizationFlags(
+        lr=1.0, learning_scheduler_name="stepwise", lr_boundaries=(30.0, 60.0), lr_decay_rate=0.1,
+        epochs=90,
+    )  # fmt: skip
+    assert learning_rates(stairs, 7) == pytest.approx({0: 1, 30: 0.1, 60: 0.01, 90: 0.01})
+    assert epochs_to_show(OptimizationFlags(learning_scheduler_name="constant", epochs=9)) == [0, 9]
+
+
+def test_memory_grows_with_the_batch_and_not_with_its_parts():
+    config = ModelFlags("mobilenet_v2", resolution=64).config(10)
+    whole, parts = OptimizationFlags(), OptimizationFlags(gradient_accumulation=4)
+    assert step_bytes(config, whole, 64) > 1.5 * step_bytes(config, whole, 32)
+    assert step_bytes(config, parts, 64) == step_bytes(config, whole, 16)
+
+
+def test_the_table_says_it_all():
+    model = ModelFlags("mobilenet_v2", resolution=224)
+    recipe = Recipe(
+        model,
+        DataFlags("photos", train_split="train[:90%]"),
+        AugmentationFlags(mixup_alpha=0.2),
+        OptimizationFlags(batch_size=96, epochs=10),
+        DistributionFlags(),
+        RunFlags("run"),
+    )
+    record = ModelRecord(model.config(1000), LabelNumbering(1000, 0))
+    shards = types.SimpleNamespace(num_examples=1_281_167, mean_record_bytes=110_000.0)
+    devices = Devices(tf.distribute.get_strategy(), description="one CPU")
+    lines = describe(recipe, record, shards, devices).splitlines()
+    rows = {line[:16].strip(): line[16:] for line in lines}
+    # Published of MobileNetV2 1.0 at 224: 3.50 M parameters and 300 M multiply-adds.
+    assert rows["parameters"].startswith("3,538,984 (3,504,872 of them trained)")
+    assert rows["multiply-adds"].startswith("300,77")
+    assert rows["epochs"] == "10 of 13,346 steps (13,345.5)"
+    assert rows["steps"] == "133,455"
+    assert rows["batch"] == "96 on 1 replicas: 96 each"
+    assert rows["devices"] == "one CPU, float32"
+    assert "mixup 0.2" in rows["input"] and "train[:90%] in photos" in rows["examples"]
+    assert "GB" in rows["step memory"] and "MB" in rows["a checkpoint"]
+    assert "0.045 at epoch 0" in rows["learning rate"]
+    assert all(len(line) <= 100 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(999, "999 bytes"), (1000, "1.0 kB"), (54_321_000, "54 MB"), (2.55e12, "2.5 TB")],
+)
+def test_bytes_are_told_in_words(count, words):
+    assert bytes_in_words(count) == words

@@ -1,0 +1,1 @@
+"""What `training.doctor` measures, what it checks, and what it concludes."""
