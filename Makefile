@@ -149,7 +149,7 @@ benchmark-loop: $(READY)  ## what the loop adds to its steps, and what resuming 
 	$(PY) -m benchmarks.resume_cost
 
 test: $(READY)  ## the tests, under 15 minutes with set-up
-	$(PY) -m pytest -q -m "not long and not flink and not dataflow"
+	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not dataflow"
 
 test-long: $(READY)  ## the soaks
 	$(PY) -m pytest -q -m long

@@ -88,7 +88,7 @@ def training_batches(
     )
     return (
         records.map(
-            lambda example, key, record: _training_example(shards, options, example, key, record),
+            lambda example, key, record: training_example(shards, options, example, key, record),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -112,10 +112,10 @@ def evaluation_batches(
         class_index: (batch,) int64,
         file_name: (batch,) string.
     """
-    records = _records_in_order(shards, _windows_in_order(shards))
+    records = _records_in_order(shards, shards.windows(_EVALUATION_WINDOW))
     return (
         records.map(
-            lambda record: _evaluation_example(shards, record, size, input_range, preprocessing),
+            lambda record: evaluation_example(shards, record, size, input_range, preprocessing),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -150,13 +150,13 @@ def padded_evaluation_batches(
         A data set of dictionaries of images (float32) and class_index, where an index of -1 marks a
         place that holds no example; and the number of steps.
     """
-    windows = _windows_in_order(shards)
+    windows = shards.windows(_EVALUATION_WINDOW)
     parts = [windows[number::num_workers] for number in range(num_workers)]
     most = max(int(part[:, COUNT].sum()) for part in parts)
     num_steps = -(-most // (replica_batch * replicas))
 
     def decode(record):
-        example = _evaluation_example(shards, record, size, input_range, preprocessing)
+        example = evaluation_example(shards, record, size, input_range, preprocessing)
         return {name: example[name] for name in ("images", "class_index")}
 
     nothing = {
@@ -174,7 +174,7 @@ def padded_evaluation_batches(
     return batches, num_steps
 
 
-def _training_example(shards: Shards, options: TrainingInput, example, key, record):
+def training_example(shards: Shards, options: TrainingInput, example, key, record):
     parsed = shards.parse(record)
     flags = options.augmentation
     if flags.augmentation == "none":
@@ -195,7 +195,7 @@ def _training_example(shards: Shards, options: TrainingInput, example, key, reco
     }
 
 
-def _evaluation_example(shards: Shards, record, size, input_range, preprocessing):
+def evaluation_example(shards: Shards, record, size, input_range, preprocessing):
     parsed = shards.parse(record)
     return {
         "images": decode_for_evaluation(parsed["jpeg"], size, input_range, preprocessing),
@@ -289,8 +289,11 @@ def _read_window(
     records[:] = [payloads[i] for i in order.tolist()]
     numbers = np.array(indices, np.int64) + shards.first_examples[shard]
     examples = numbers[order]
-    places = int(window[PLACE]) + skip + np.arange(len(order))
-    takes = share.takes(first_position + places * options.num_streams + window[_STREAM])
+    if share.takes_whole_streams(options.num_streams):
+        takes = np.ones(len(order), bool)
+    else:
+        places = int(window[PLACE]) + skip + np.arange(len(order))
+        takes = share.takes(first_position + places * options.num_streams + window[_STREAM])
     return examples, example_keys(options.seed, epoch, examples), takes, records
 
 
@@ -303,16 +306,6 @@ def _whole(index: int, shards: Shards, shard: int, passed_over: frozenset[int]) 
     if (whole := next(found, None)) is None:
         raise UserError(f"all records of shard {shards.paths[shard]} are damaged")
     return whole
-
-
-def _windows_in_order(shards: Shards) -> np.ndarray:
-    """All records in the order of the shards, as (windows, 4) int64 in columns as above."""
-    rows = [
-        (shard, first, min(_EVALUATION_WINDOW, size - first), 0)
-        for shard, size in enumerate(shards.sizes)
-        for first in range(0, size, _EVALUATION_WINDOW)
-    ]
-    return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def _records_in_order(shards: Shards, windows: np.ndarray) -> tf.data.Dataset:

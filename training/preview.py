@@ -75,7 +75,7 @@ def make_images(
     import tensorflow as tf
 
     from training.augmentation import prepare
-    from training.input_pipeline import TrainingInput, _evaluation_example, _training_example
+    from training.input_pipeline import TrainingInput, evaluation_example, training_example
     from training.randomness import example_keys
 
     size = (flags.resolution, flags.resolution)
@@ -84,14 +84,14 @@ def make_images(
     options = TrainingInput(len(examples), size, flags.seed, augmentation)
     records = [_record(shards, int(example)) for example in examples]
     evaluated = [
-        _evaluation_example(shards, r, size, (0.0, 255.0), augmentation.eval_preprocessing)
+        evaluation_example(shards, r, size, (0.0, 255.0), augmentation.eval_preprocessing)
         for r in map(tf.constant, records)
     ]
     columns = [tf.stack([example["images"] for example in evaluated])]
     for epoch in range(NUM_CROPS):
         keys = tf.constant(example_keys(flags.seed, epoch, examples))
         crops = [
-            _training_example(shards, options, example, key, tf.constant(record))
+            training_example(shards, options, example, key, tf.constant(record))
             for example, key, record in zip(examples, keys, records, strict=True)
         ]
         images, labels = (tf.stack([c[name] for c in crops]) for name in ("images", "class_index"))

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 # The finaliser of MurmurHash3 (Appleby, 2011): every bit of its input changes half of the output's.
 _SHIFTS = (16, 13, 16)
-_FACTORS = (0x85EBCA6B, 0xC2B2AE35)
+_FACTORS = (0x85EBCA6B, 0xC2B2AE35, 1)
+_MASK = 0xFFFFFFFF
 _STEP = 0x9E3779B9  # 2**32 / golden ratio: spreads successive words over the whole range
 
 
@@ -30,24 +31,23 @@ def example_keys(seed: int, epoch: int, examples: np.ndarray) -> np.ndarray:
         (n, 2) uint32.
     """
     examples = np.asarray(examples, np.uint64)
-    low, high = (
-        (examples & 0xFFFFFFFF).astype(np.uint32),
-        (examples >> np.uint64(32)).astype(np.uint32),
-    )
-    columns = []
-    for word in (0, 1):
-        state = np.full(examples.shape, word, np.uint32)
-        for part in (seed, epoch, high, low):
-            state = _mixed(state, np.asarray(part, np.uint32))
-        columns.append(state)
-    return np.stack(columns, axis=-1)
+    # What is the same for all examples is hashed once, in plain numbers: windows are short, and
+    # NumPy takes longer to begin than to compute.
+    starts = [_mixed(_mixed(word, seed), epoch) for word in (0, 1)]
+    keys = np.array(starts, np.uint32)[np.newaxis]
+    for part in (examples >> np.uint64(32), examples & np.uint64(_MASK)):
+        keys = keys ^ part.astype(np.uint32)[:, np.newaxis]
+        keys += np.uint32(_STEP)
+        for shift, factor in zip(_SHIFTS, _FACTORS, strict=True):
+            keys ^= keys >> np.uint32(shift)
+            keys *= np.uint32(factor)
+    return keys
 
 
-def _mixed(state: np.ndarray, word: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        state = (state ^ word) + np.uint32(_STEP)
-        for shift, factor in zip(_SHIFTS, (*_FACTORS, 1), strict=True):
-            state = (state ^ (state >> np.uint32(shift))) * np.uint32(factor)
+def _mixed(state: int, word: int) -> int:
+    state = ((state ^ word) + _STEP) & _MASK
+    for shift, factor in zip(_SHIFTS, _FACTORS, strict=True):
+        state = (state ^ (state >> shift)) * factor & _MASK
     return state
 
 
@@ -72,7 +72,7 @@ def uniform(keys: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
 
 def _mixed_on_device(state: tf.Tensor, word: tf.Tensor) -> tf.Tensor:
     state = tf.bitwise.bitwise_xor(state, word) + tf.constant(_STEP, tf.uint32)
-    for shift, factor in zip(_SHIFTS, (*_FACTORS, 1), strict=True):
+    for shift, factor in zip(_SHIFTS, _FACTORS, strict=True):
         shifted = tf.bitwise.right_shift(state, tf.constant(shift, tf.uint32))
         state = tf.bitwise.bitwise_xor(state, shifted) * tf.constant(factor, tf.uint32)
     return state

@@ -10,7 +10,7 @@ import pytest
 from common.command import flag, parse, run_to_exit_code, to_flags
 from common.errors import UsageError, UserError
 from preprocessing.build_dataset import BuildConfig
-from training.config import DataFlags, ModelFlags, OptimizationFlags, RunFlags
+from training.config import AugmentationFlags, DataFlags, ModelFlags, OptimizationFlags, RunFlags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,8 @@ def outcome(capsys):
         Paint("wall"),
         Paint("a b=c", 3, 1e-07, False, ("blue",), (-1.5, 2.0), "satin", 7),
         Paint("", colours=(), corners=(0.1,)),
-        DataFlags("data", input_range=(0.0, 1.0), eval_split=""),
+        DataFlags("data", eval_split=""),
+        AugmentationFlags(input_range=(0.0, 1.0), mixup_alpha=0.2),
         ModelFlags(width_multiplier=0.25, num_classes=3, dropout_rate=0.0),
         OptimizationFlags(lr=0.1 + 0.2, ma_decay_rate=0.0, optimizer_name="sgd"),
         RunFlags("run", seed=5, allow_changes=True),

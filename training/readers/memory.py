@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from training.words import bytes_in_words
+
 
 def buffer_bytes(
     num_streams: int,
@@ -40,15 +42,7 @@ def memory_note(
     of_records = f"{num_streams} streams x {shuffle_window} records of"
     of_batches = f"{prefetched} batches x {batch_size} images of {size[0]} x {size[1]}"
     return (
-        f"buffers take {_in_words(records + batches)}:"
-        f" {of_records} {_in_words(mean_record_bytes)} = {_in_words(records)},"
-        f" and {of_batches} = {_in_words(batches)}"
+        f"buffers take {bytes_in_words(records + batches)}:"
+        f" {of_records} {bytes_in_words(mean_record_bytes)} = {bytes_in_words(records)},"
+        f" and {of_batches} = {bytes_in_words(batches)}"
     )
-
-
-def _in_words(num_bytes: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= factor:
-            value = num_bytes / factor
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{num_bytes:.0f} bytes"
