@@ -152,7 +152,7 @@ test: $(READY)  ## the tests, under 15 minutes with set-up
 	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not dataflow"
 
 test-long: $(READY)  ## the soaks
-	$(PY) -m pytest -q -m long
+	$(PY) -m pytest -q -n 2 --dist=loadfile -m long
 
 test-flink: $(READY)  ## build on a Flink that is fetched with Maven, and compare the bytes
 	$(PY) infra/flink/fetch_job_server.py

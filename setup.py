@@ -47,7 +47,13 @@ setuptools.setup(
         "urllib3>=2.2",
     ],
     extras_require={
-        "dev": ["gcp-storage-emulator>=2026.7", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12", "uv>=0.8"],
+        "dev": [
+            "gcp-storage-emulator>=2026.7",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "uv>=0.8",
+        ],
         "gcp": ["apache-beam[gcp]>=2.65,<3", "google-auth-httplib2>=0.2"],
         "gpu": ["tensorflow[and-cuda]>=2.19,<3"],
         "tpu": ["libtpu>=0.0.10"],

@@ -39,18 +39,19 @@ class CheckpointStore:
     def __init__(
         self, directory: str, items: Mapping[str, Any], keep: int = 3, writes: bool = True
     ):
-        self._directory, self._writes = directory, writes
+        self._directory = directory
         self._checkpoint = tf.train.Checkpoint(**items)
+        self._manager = None
         if writes:
             remove_unfinished(directory)
             _remove_unreadable_state(directory)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
-        )
+            self._manager = tf.train.CheckpointManager(
+                self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
+            )
 
     def save(self, step: int) -> str | None:
         """Writes a checkpoint, whole or not at all; its path prefix, if this process writes."""
-        return self._manager.save(checkpoint_number=step) if self._writes else None
+        return self._manager.save(checkpoint_number=step) if self._manager else None
 
     def restore_newest(self) -> str | None:
         """Restores the newest whole checkpoint exactly; None when there is none at all.

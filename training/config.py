@@ -6,6 +6,7 @@ Flag names are those of the TF1 and TF2 MobileNet trainers where these had one.
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 from common.command import flag
@@ -317,6 +318,13 @@ class Recipe:
     run: RunFlags
 
     @property
+    def crc32(self) -> int:
+        """A checksum of the settings, by which workers see that they have the same."""
+        return zlib.crc32(
+            repr([dataclasses.replace(self.data, data_dir=""), *self.groups[2:]]).encode()
+        )
+
+    @property
     def groups(self) -> tuple[Any, ...]:
         """The six groups, as `training.train.train` takes them."""
         return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
@@ -331,8 +339,9 @@ FLAG_GROUPS = (
     RunFlags,
 )
 
-# What a run may be resumed under: how long it is, where its data lies, on what it is computed and
-# how often it reports changes neither the weights at a step nor the order of the examples.
+# What a run may be resumed under: how long it is, where its data lies, on how many devices it is
+# computed and how often it reports does not change the order of the examples. (Without
+# --sync_batch_norm the number of replicas does change what batch norm sees of a batch.)
 _MAY_CHANGE = {
     ("optimization", "epochs"),
     ("data", "data_dir"),
@@ -358,10 +367,10 @@ def settings_that_matter(settings: dict[str, Any]) -> dict[str, Any]:
         {
             f"{group}.{name}": value
             for group in ("model", "data", "augmentation", "optimization")
-            for name, value in settings[group].items()
+            for name, value in settings.get(group, {}).items()
             if (group, name) not in may_change
         }
-        | {f"run.{name}": settings["run"][name] for name in _OF_THE_RUN}
-        | {f"distribution.{n}": settings["distribution"][n] for n in _OF_THE_DISTRIBUTION}
+        | {f"run.{n}": settings["run"].get(n) for n in _OF_THE_RUN}
+        | {f"distribution.{n}": settings["distribution"].get(n) for n in _OF_THE_DISTRIBUTION}
         | {"data_fingerprint": settings["data_fingerprint"]}
     )

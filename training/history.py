@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -20,23 +21,27 @@ class History:
         self.epochs: list[dict[str, Any]] = []
 
     def add_epoch(self, row: dict[str, Any]) -> None:
+        """Adds the row of an epoch, and writes."""
         self.epochs.append(row)
         self.write()
 
     def write(self) -> None:
+        """Writes all of it, on the chief."""
         if self._writes:
             files.write_json(self._path, {"start": self.start, "epochs": self.epochs})
 
-    def go_back_to(self, step: int) -> None:
-        """Reads what was written, without the epochs that ended after `step`."""
-        if os.path.exists(self._path):
+    def go_back_to(self, num_epochs: int) -> None:
+        """Reads what was written about the first `num_epochs` epochs."""
+        if files.exists(self._path):
             written = files.read_json(self._path)
             self.start = written["start"]
-            self.epochs = [row for row in written["epochs"] if row["step"] <= step]
+            self.epochs = [row for row in written["epochs"] if row["epoch"] <= num_epochs]
 
 
 def is_better(metric: str, value: float, other: float) -> bool:
-    """Whether `value` of a metric is better than `other`: smaller for a loss, else larger."""
+    """Whether a metric's value is better: smaller for a loss, else larger; NaN is worst."""
+    if math.isnan(value) or math.isnan(other):
+        return not math.isnan(value)
     return value < other if metric.endswith("loss") else value > other
 
 

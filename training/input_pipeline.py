@@ -94,6 +94,8 @@ def training_batches(
         )
         .batch(replica_batch or options.batch_size // num_workers, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
+        # Where TensorFlow cannot know that it never ends, workers ask each other at every step.
+        .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     )
 
 
@@ -147,8 +149,8 @@ def padded_evaluation_batches(
         num_workers: how many there are.
 
     Returns:
-        A data set of dictionaries of images (float32) and class_index, where an index of -1 marks a
-        place that holds no example; and the number of steps.
+        An endless data set of dictionaries of images (float32) and class_index, where an index of
+        -1 marks a place that holds no example; and after how many steps all examples were there.
     """
     windows = shards.windows(_EVALUATION_WINDOW)
     parts = [windows[number::num_workers] for number in range(num_workers)]
@@ -168,13 +170,13 @@ def padded_evaluation_batches(
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .concatenate(tf.data.Dataset.from_tensors(nothing).repeat())
         .batch(replica_batch, drop_remainder=True)
-        .take(num_steps * replicas)
         .prefetch(tf.data.AUTOTUNE)
     )
     return batches, num_steps
 
 
 def training_example(shards: Shards, options: TrainingInput, example, key, record):
+    """An element of `training_batches` before batching, from a serialized record."""
     parsed = shards.parse(record)
     flags = options.augmentation
     if flags.augmentation == "none":
@@ -196,6 +198,7 @@ def training_example(shards: Shards, options: TrainingInput, example, key, recor
 
 
 def evaluation_example(shards: Shards, record, size, input_range, preprocessing):
+    """An element of `evaluation_batches` before batching, from a serialized record."""
     parsed = shards.parse(record)
     return {
         "images": decode_for_evaluation(parsed["jpeg"], size, input_range, preprocessing),

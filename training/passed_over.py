@@ -14,13 +14,12 @@ from common import files
 from common.errors import UserError, first_line
 from training.input_pipeline import TrainingInput
 from training.order import epoch_order
-from training.shard_errors import named_shard_errors
+from training.shard_errors import is_over_data, named_shard_errors
 from training.shards import Shards
 
 FILE_NAME = "passed_over.json"
 
-# Batches are made ahead of the step that needs them, by no more examples than this.
-_LOOK_AHEAD = 1 << 14
+_PREFETCHED_BATCHES = 16  # more are not made ahead of the step
 
 
 class PassedOver:
@@ -50,7 +49,7 @@ class PassedOver:
             UserError: it names the record, if no more may be passed over.
             Exception: `error`, if no record is at fault.
         """
-        found = self._find(options, position)
+        found = self._find(options, position) if is_over_data(error) else None
         if found is None:
             with named_shard_errors(None):
                 raise error
@@ -65,7 +64,9 @@ class PassedOver:
     def _find(self, options: TrainingInput, position: int) -> tuple[int, str] | None:
         """The first damaged record from `position` on: number of the example, and what is wrong."""
         shards = self._shards
-        for number in range(position, position + _LOOK_AHEAD):
+        ahead = options.num_streams * (options.shuffle_window + 1)
+        ahead += _PREFETCHED_BATCHES * options.batch_size
+        for number in range(position, position + ahead):
             epoch, place = divmod(number, shards.num_examples)
             if number == position or place == 0:
                 order = epoch_order(

@@ -40,19 +40,24 @@ def named_shard_errors(shards: Shards | None) -> Iterator[None]:
         # An error that Python code raised inside a tf.data pipeline comes out as text.
         if found := _RAISED_IN_PYTHON.search(str(error)):
             raise UserError(found.group(1)) from None
-        is_over_content = isinstance(error, tf.errors.InvalidArgumentError) and (
-            _OVER_CONTENT.search(str(error)) is not None
-        )
-        if shards is None or not (is_over_content or isinstance(error, _OVER_FILES)):
+        if shards is None or not is_over_data(error):
             raise
         windows = shards.windows(_WINDOW).tolist()
         for window in windows:
             shards.read(*window)
-        if is_over_content:
+        if isinstance(error, tf.errors.InvalidArgumentError):
             places = ((shard, first + i) for shard, first, count in windows for i in range(count))
             for reason in damaged_records(shards, places):
                 raise UserError(reason) from None
         raise
+
+
+def is_over_data(error: Exception) -> bool:
+    """Whether TensorFlow may have raised it over a damaged record, or over a shard."""
+    text = str(error)
+    if _RAISED_IN_PYTHON.search(text) or isinstance(error, _OVER_FILES):
+        return True
+    return isinstance(error, tf.errors.InvalidArgumentError) and bool(_OVER_CONTENT.search(text))
 
 
 def damaged_records(shards: Shards, places: Iterable[tuple[int, int]]) -> Iterator[str]:

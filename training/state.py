@@ -34,6 +34,7 @@ class TrainState:
         step: updates done.
         position: examples seen, over all epochs; it fixes which example comes next.
         sums: of the epoch so far (loss, correct, seen), so that a resumed epoch reports all of it.
+        seed: of the run: with the position it fixes all examples that come.
         rate_scale: factor of the learning rate; it falls with each rollback.
         loss_scale: float16: what the loss is multiplied by so that small gradients do not vanish.
         scaled_steps: float16: updates since the loss scale last changed.
@@ -46,6 +47,7 @@ class TrainState:
         optimization: which optimizer and averages.
         steps_per_call: most steps of a call.
         logged_examples: examples of a step and replica whose numbers are kept; 0 for none.
+        seed: of the run.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TrainState:
         optimization: OptimizationFlags,
         steps_per_call: int = 1,
         logged_examples: int = 0,
+        seed: int = 0,
     ):
         self.model = build_model(config)
         self.variables = named_variables(self.model)
@@ -74,6 +77,7 @@ class TrainState:
             "correct": _variable(0, tf.int64),
             "seen": _variable(0, tf.int64),
         }
+        self.seed = _variable(seed, tf.int64)
         self.rate_scale = _variable(1, tf.float32)
         half = keras.mixed_precision.global_policy().compute_dtype == "float16"
         self.loss_scale = _variable(_FIRST_LOSS_SCALE if half else 1, tf.float32)
@@ -94,6 +98,7 @@ class TrainState:
             "rate_scale": self.rate_scale,
             "loss_scale": self.loss_scale,
             "scaled_steps": self.scaled_steps,
+            "seed": self.seed,
             **self.sums,
         }
         return {

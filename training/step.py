@@ -38,7 +38,8 @@ def make_run_steps(
     """A function of (iterator of batches, number of steps) that trains `state`.
 
     It returns the seconds that its steps waited for input. Steps after one that broke (`state.
-    broken_step`) do nothing, so that the weights are those that broke.
+    broken_step`) update nothing, so that the weights are those that broke; only batch norm's moving
+    statistics, which training does not use, have taken up what went forward.
     """
     step = _Step(state, record, optimization, augmentation, schedule, teacher)
     strategy = devices.strategy
@@ -93,7 +94,9 @@ class _Step:
         # Metrics go with the gradients: one collective operation a step.
         totals = state.optimizer.reduce({**gradients, _COUNTS: counts})
         loss, correct = tf.unstack(totals.pop(_COUNTS))
-        gradients = {name: gradient / scale for name, gradient in totals.items()}
+        gradients = totals
+        if self._scales_the_loss:
+            gradients = {name: gradient / scale for name, gradient in totals.items()}
         gradients, norm = clip(gradients, options.clip_gradient_norm)
         whole = state.broken_step < 0
         sound = whole & tf.math.is_finite(norm) & (loss <= self._largest_loss)

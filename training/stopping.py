@@ -39,10 +39,12 @@ class StopRequest:
         self._nothing_to_save = True
 
     def requested(self) -> bool:
+        """Whether the run was asked to end."""
         return self._event.is_set()
 
     @property
     def signal_name(self) -> str:
+        """By which signal; empty as long as there was none."""
         return self._name
 
     def something_to_save(self) -> None:

@@ -105,14 +105,27 @@ class Devices:
 
     @property
     def is_chief(self) -> bool:
+        """Whether this process is the one that writes."""
         return self.worker == 0
 
-    def replica_batch(self, global_batch: int) -> int:
+    def replica_batch(self, global_batch: int, parts: int = 1, in_pairs: bool = False) -> int:
         """Examples of a global batch that one replica gets.
+
+        Args:
+            global_batch: examples of a step.
+            parts: how many parts the replica computes them in, `--gradient_accumulation`.
+            in_pairs: whether neighbours must stay together, to be mixed.
 
         Raises:
             UsageError: the batch cannot be shared evenly.
         """
+        divisor = parts * (2 if in_pairs else 1)
+        if global_batch % (divisor * self.num_replicas):
+            raise UsageError(
+                f"--batch_size={global_batch} cannot be shared by {self.num_replicas} replicas in"
+                f" {parts} parts{' of whole pairs' if in_pairs else ''}: take a multiple of"
+                f" {divisor * self.num_replicas}"
+            )
         share, rest = divmod(global_batch, self.num_replicas)
         if rest or (share % 2 and self.num_replicas > 1):
             raise UsageError(
@@ -125,9 +138,9 @@ class Devices:
         """Sums what each worker gives; every worker must call it, and all get the same."""
         if self.num_workers == 1:
             return [float(value) for value in values]
-        local = self.num_replicas // self.num_workers
-        sums = self._summed(tf.constant(values, tf.float64) / local)
-        return [float(value) for value in sums.numpy()]
+        local = self.num_replicas // self.num_workers  # each of them adds the worker's values
+        sums = self._summed(tf.constant(values, tf.float64))
+        return [float(value) / local for value in sums.numpy()]
 
     @functools.cached_property
     def _summed(self):
@@ -151,7 +164,7 @@ def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> 
     cluster = read_cluster(environment)
     name = flags.strategy
     if name == "auto":
-        name = _suitable(cluster)
+        name = _suitable(cluster, environment)
     if cluster and len(cluster.workers) > 1 and name != "multi_worker":
         raise UsageError(
             f"--strategy={name}, but TF_CONFIG or CLUSTER_SPEC name {len(cluster.workers)} workers"
@@ -159,10 +172,10 @@ def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> 
     return _MAKERS[name](flags, cluster)
 
 
-def _suitable(cluster: Cluster | None) -> str:
+def _suitable(cluster: Cluster | None, environment: Mapping[str, str]) -> str:
     if cluster and len(cluster.workers) > 1:
         return "multi_worker"
-    if tf.config.list_physical_devices("TPU") or os.environ.get("TPU_NAME"):
+    if tf.config.list_physical_devices("TPU") or environment.get("TPU_NAME"):
         return "tpu"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "default"
 
@@ -203,9 +216,10 @@ def _multi_worker(flags: DistributionFlags, cluster: Cluster | None) -> Devices:
 
 def _tpu(flags: DistributionFlags, cluster: Cluster | None) -> Devices:
     del cluster
+    name = flags.tpu or os.environ.get("TPU_NAME", "")
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(flags.tpu or "local")
-        if flags.tpu:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name or "local")
+        if name:
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 from common import files
 from common.command import run
-from common.errors import UserError
+from common.errors import UsageError, UserError
 from training import stopping
 from training.config import (
     FLAG_GROUPS,
@@ -45,6 +45,11 @@ def train(
 ) -> None:
     """Trains a model on shards, or goes on with a run that was stopped."""
     recipe = Recipe(model, data, augmentation, optimization, distribution, run_flags)
+    if files.is_remote(run_flags.model_dir):
+        raise UsageError(
+            f"--model_dir={run_flags.model_dir}: a run lives in a local directory, or one that is"
+            " mounted; only its data may lie in a bucket"
+        )
     if not run_flags.dry_run:
         files.require_writable(run_flags.model_dir, "model_dir")
     with stopping.listening() as stop:
@@ -89,7 +94,13 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
         num_streams=data.num_streams,
         shuffle_window=data.shuffle_window,
     )
-    devices.replica_batch(optimization.batch_size)
+    parts = optimization.gradient_accumulation
+    devices.replica_batch(optimization.batch_size, parts, recipe.augmentation.mixes)
+    if parts > 1 and recipe.distribution.sync_batch_norm and devices.num_replicas > 1:
+        raise UsageError(
+            "--gradient_accumulation and --sync_batch_norm do not go together on several replicas:"
+            " batch norm sees one part of a replica at a time"
+        )
     if run_flags.dry_run:
         from training.dry_run import describe
 
@@ -113,9 +124,6 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     start_from = "random initial weights"
     if initial:
         start_from = initial.load(state)
-    if devices.is_chief:
-        files.write_json(os.path.join(run_flags.model_dir, CONFIG), settings)
-        record.write(run_flags.model_dir)
     _log_start(recipe, record, shards, devices, settings["num_parameters"])
     trainer = Trainer(
         state=state,
@@ -129,8 +137,13 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
         start_from=start_from,
         teacher=teacher,
     )
+    restored = trainer.restore()
+    # Only now is it certain that these settings go with what is there.
+    if devices.is_chief:
+        files.write_json(os.path.join(run_flags.model_dir, CONFIG), settings)
+        record.write(run_flags.model_dir)
     with named_shard_errors(validation):
-        trainer.run()
+        trainer.run(restored)
 
 
 def _make_models(recipe: Recipe, record, validation, devices):
@@ -146,7 +159,8 @@ def _make_models(recipe: Recipe, record, validation, devices):
             record.config,
             optimization,
             recipe.run.steps_per_call,
-            devices.replica_batch(optimization.batch_size) if recipe.run.log_examples else 0,
+            optimization.batch_size // devices.num_replicas if recipe.run.log_examples else 0,
+            recipe.run.seed,
         )
         if recipe.distribution.sync_batch_norm:
             set_batch_norm_synchronized(state.model, True)
@@ -177,7 +191,7 @@ def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> 
     logging.info(
         "on %s: %d of each global batch of %d",
         devices.description,
-        devices.replica_batch(batch),
+        batch // devices.num_replicas,
         batch,
     )
     for line in runtime.describe():

@@ -9,7 +9,7 @@ import time
 
 import tensorflow as tf
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.progress import Progress
 from training.blow_up import find_cause
 from training.checkpoints import DIRECTORY, CheckpointStore, write_weights
@@ -20,6 +20,7 @@ from training.input_pipeline import TrainingInput, training_batches
 from training.models import ModelRecord
 from training.passed_over import PassedOver
 from training.schedules import make_schedule
+from training.shard_errors import is_over_data
 from training.shards import Shards
 from training.state import TrainState
 from training.step import make_run_steps
@@ -77,7 +78,7 @@ class Trainer:
         self._input, self._train, self._validator = training_input, train, validator
         self._devices, self._stop, self._start_from = devices, stop, start_from
         self._batch = recipe.optimization.batch_size
-        self._replica_batch = devices.replica_batch(self._batch)
+        self._replica_batch = self._batch // devices.num_replicas
         self._schedule = make_schedule(recipe.optimization, train.num_examples)
         self._history = History(self._run.model_dir, devices.is_chief)
         self._passed_over = PassedOver(self._run.model_dir, train, recipe.data.skip_corrupt_records)
@@ -107,14 +108,56 @@ class Trainer:
         self._seconds_a_step: float | None = None  # not known before the first call
         self._batches = None
 
-    def run(self) -> None:
-        """Trains until the last epoch is done, from the newest checkpoint on if there is one.
+    def restore(self) -> bool:
+        """Goes to the newest checkpoint; False if there is none.
+
+        Raises:
+            UserError: none can be restored, or the workers do not agree.
+        """
+        restored = self._store.restore_newest()
+        if self._state.seed.numpy() != self._run.seed and not self._run.allow_changes:
+            raise UserError(
+                f"the checkpoints in {self._run.model_dir} are of a run with"
+                f" --seed={self._state.seed.numpy()}, not {self._run.seed}"
+            )
+        self._state.seed.assign(self._run.seed)
+        self._history.go_back_to(self._epoch)
+        self._saved_step = self._step if restored else -1
+        # All must take the same decisions from here on, or they would wait for each other.
+        mine = [self._step, len(self._history.epochs), self._recipe.crc32]
+        if self._devices.total(mine) != [value * self._devices.num_workers for value in mine]:
+            raise UserError(
+                f"the workers do not agree (this one is at step {self._step}, after"
+                f" {len(self._history.epochs)} epochs): --model_dir={self._run.model_dir} must be a"
+                " directory that all share, and all must have the same flags"
+            )
+        return restored is not None
+
+    def run(self, restored: bool) -> None:
+        """Trains until the last epoch is done.
+
+        Args:
+            restored: what `restore` said.
 
         Raises:
             Stopped: the run was asked to end, or lost a worker; all is saved that can be.
             UserError: the data is damaged, or training broke.
         """
-        self._resume_or_begin()
+        try:
+            self._run_to_the_end(restored)
+        except _PEER_IS_GONE as error:
+            if self._devices.num_workers == 1:
+                raise
+            raise Stopped(
+                f"another worker is gone ({type(error).__name__}): start all workers again, and the"
+                " run goes on from its last checkpoint"
+            ) from None
+
+    def _run_to_the_end(self, restored: bool) -> None:
+        if restored:
+            self._log_place()
+        else:
+            self._begin()
         if self._is_finished():
             logging.info("finished: all %d steps are done", self._step)
             return
@@ -123,17 +166,9 @@ class Trainer:
             self._summary_writer().as_default(),
             Progress(max(total, self._position), "img", "training", self._position) as progress,
         ):
-            try:
-                while not self._is_finished():
-                    self._train_epoch(progress)
-                    self._finish_epoch()
-            except _PEER_IS_GONE as error:
-                if self._devices.num_workers == 1:
-                    raise
-                raise Stopped(
-                    f"another worker is gone ({type(error).__name__}): start all workers again, and"
-                    " the run goes on from its last checkpoint"
-                ) from None
+            while not self._is_finished():
+                self._train_epoch(progress)
+                self._finish_epoch()
         logging.info("finished: all %d steps are done", self._step)
 
     @property
@@ -165,26 +200,17 @@ class Trainer:
         since = evaluations_since_best(self._history.epochs, self._run.early_stop_metric)
         return 0 < patience <= since
 
-    def _resume_or_begin(self) -> None:
-        restored = self._store.restore_newest()
-        step = self._step
-        self._history.go_back_to(step)
-        if self._devices.total([step]) != [step * self._devices.num_workers]:
-            raise UserError(
-                f"the workers do not see the same checkpoints (this one is at step {step}):"
-                f" --model_dir={self._run.model_dir} must be a directory that all share"
-            )
-        if restored:
-            self._saved_step = step
-            epoch, example = divmod(self._position, self._train.num_examples)
-            logging.info(
-                "resumed at step %d, epoch %d, example %d of %d",
-                step,
-                epoch + 1,
-                example,
-                self._train.num_examples,
-            )
-            return
+    def _log_place(self) -> None:
+        epoch, example = divmod(self._position, self._train.num_examples)
+        logging.info(
+            "resumed at step %d, epoch %d, example %d of %d",
+            self._step,
+            epoch + 1,
+            example,
+            self._train.num_examples,
+        )
+
+    def _begin(self) -> None:
         logging.info("starting from %s", self._start_from)
         self._history.start = {"from": self._start_from}
         if self._validator:
@@ -241,6 +267,10 @@ class Trainer:
         except tf.errors.OpError as error:
             if isinstance(error, _PEER_IS_GONE):
                 raise
+            if self._devices.num_workers > 1 and not is_over_data(error):
+                raise Stopped(
+                    f"a step failed ({first_line(error)}): start all workers again"
+                ) from (error)
             self._passed_over.add_culprit(error, self._input, self._position)
             if self._devices.num_workers > 1:
                 raise Stopped("the damaged record is noted: start all workers again") from None
@@ -288,7 +318,8 @@ class Trainer:
             return False
         last = first_step + count - 1 if broken < 0 else broken
         loss = float(state.losses.numpy()[last - first_step])
-        batches = training_batches(self._train, self._input, self._position)
+        options = self._passed_over.without(self._input)
+        batches = training_batches(self._train, options, self._position)
         cause = find_cause(state, next(iter(batches)), self._record, self._recipe)
         told = f"training broke at step {last + 1}, where the loss is {loss:.4g}: {cause}"
         if self._run.on_nan == "stop" or self._rollbacks == _MOST_ROLLBACKS:
@@ -298,7 +329,7 @@ class Trainer:
                 f" {self._run.model_dir} is from before"
             )
         scale = float(state.rate_scale.numpy())
-        self._store.restore_newest()
+        self.restore()
         scale = min(scale, float(state.rate_scale.numpy())) / 2
         state.rate_scale.assign(scale)
         state.broken_step.assign(-1)
@@ -362,6 +393,7 @@ class Trainer:
         """
         if self._step != self._saved_step:
             self._save()
+        self._devices.total([0.0])  # nobody leaves before the chief has saved
         raise Stopped(
             f"stopped by {self._stop.signal_name or 'another worker'} at step {self._step}, all is"
             " saved: the same command goes on from there"

@@ -116,7 +116,7 @@ MISTAKES = [
     ("report", REPORT, {"output": "{root}/empty"}, USAGE, "{root}/empty"),
     ("run", RUN, {"dataset": "{root}/gone"}, FAILED, "--dataset={root}/gone"),
     ("run", RUN, {"dataset": "{root}/empty"}, FAILED, "{root}/empty"),
-    ("run", RUN, {"experiment": "huge"}, USAGE, "--experiment=huge"),
+    ("run", RUN, {"experiment": "huge"}, USAGE, "unknown experiment 'huge'"),
     ("run", RUN, {"train_flags": "--epochs=0"}, USAGE, "--epochs"),
     ("run", RUN, {"train_flags": "--epoch=1"}, USAGE, "epoch"),
     ("run", RUN, {"train_flags": "--model_dir=x"}, USAGE, "--model_dir"),

@@ -113,7 +113,7 @@ def run(tmp_path_factory):
         "model": {"name": "mobilenet_v9", "width_multiplier": 0.25, "input_shape": [96, 96, 3]},
         "optimization": {"learning_rate": 0.0451, "nested": {"beta": 0.125}},
         "versions": {"tensorflow": "2.99.1"},
-        "data_manifest_sha256": hashes["train"],
+        "data_fingerprint": hashes["train"],
         "num_parameters": 218234,
     }
     epochs = [

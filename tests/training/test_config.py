@@ -293,6 +293,7 @@ FREE = {
         "early_stop_metric",
         "on_nan",
         "histograms",
+        "log_examples",
         "allow_changes",
         "dry_run",
     },
