@@ -119,20 +119,15 @@ class Devices:
         Raises:
             UsageError: the batch cannot be shared evenly.
         """
-        divisor = parts * (2 if in_pairs else 1)
-        if global_batch % (divisor * self.num_replicas):
+        paired = in_pairs or self.num_replicas > 1  # pairs are what replicas are given
+        divisor = parts * (2 if paired else 1) * self.num_replicas
+        if global_batch % divisor:
             raise UsageError(
-                f"--batch_size={global_batch} cannot be shared by {self.num_replicas} replicas in"
-                f" {parts} parts{' of whole pairs' if in_pairs else ''}: take a multiple of"
-                f" {divisor * self.num_replicas}"
+                f"--batch_size={global_batch} cannot be shared"
+                f" {'in pairs ' if paired else ''}by {self.num_replicas} replicas"
+                f"{f' in {parts} parts each' if parts > 1 else ''}: take a multiple of {divisor}"
             )
-        share, rest = divmod(global_batch, self.num_replicas)
-        if rest or (share % 2 and self.num_replicas > 1):
-            raise UsageError(
-                f"--batch_size={global_batch} cannot be shared in pairs by {self.num_replicas}"
-                f" replicas: take a multiple of {2 * self.num_replicas}"
-            )
-        return share
+        return global_batch // self.num_replicas
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums what each worker gives; every worker must call it, and all get the same."""

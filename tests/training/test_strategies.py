@@ -107,3 +107,6 @@ def test_a_batch_is_shared_evenly_and_in_pairs():
     for batch in (6, 12, 15):
         with pytest.raises(UsageError, match="take a multiple of 8"):
             devices.replica_batch(batch)
+    assert devices.replica_batch(32, parts=4, in_pairs=True) == 8
+    with pytest.raises(UsageError, match="in 4 parts each: take a multiple of 32"):
+        devices.replica_batch(16, parts=4)
