@@ -88,7 +88,7 @@ def training_batches(
     )
     return (
         records.map(
-            lambda example, key, record: training_example(shards, options, example, key, record),
+            lambda example, key, _, record: training_example(shards, options, example, key, record),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -208,7 +208,7 @@ def evaluation_example(shards: Shards, record, size, input_range, preprocessing)
 
 
 def _epoch_records(shards: Shards, options: TrainingInput, share: Share, epoch: tf.Tensor):
-    """(example, key, record) of the worker's share of one epoch, not yet decoded."""
+    """(example, key, whether it is the worker's, record) of its share of one epoch, in order."""
     most = len(share.streams(0, options.num_streams))
     table, seen = tf.numpy_function(
         lambda e: _window_table(shards, options, share, int(e)), [epoch], [tf.int64, tf.int64]
@@ -238,7 +238,7 @@ def _epoch_records(shards: Shards, options: TrainingInput, share: Share, epoch: 
     )
     if not share.takes_whole_streams(options.num_streams):
         records = records.filter(lambda example, key, takes, record: takes)
-    return records.map(lambda example, key, takes, record: (example, key, record))
+    return records
 
 
 def _window_table(
