@@ -14,7 +14,7 @@ from typing import Any
 from common import command
 from common.command import flag
 from common.errors import UsageError
-from pipeline.experiments import CHECKPOINT, EXPERIMENTS, find_experiment, training_flags
+from pipeline.experiments import EXPERIMENTS, SCRATCH, find_experiment, training_flags
 from training.config import FLAG_GROUPS, Recipe
 
 
@@ -31,7 +31,7 @@ def train_by_recipe(config: RecipeConfig, *groups: Any) -> int | None:
     Defaults below are those of training.train; the recipe's own settings take their place.
     """
     experiment = find_experiment(config.recipe)
-    if experiment.init == CHECKPOINT and not Recipe(*groups).run.init_checkpoint:
+    if experiment.init != SCRATCH and not Recipe(*groups).run.init_checkpoint:
         raise UsageError(
             f"--recipe={config.recipe} starts from a TF1 or TF2 checkpoint: name it by"
             " --init_checkpoint"
