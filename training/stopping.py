@@ -51,6 +51,16 @@ class StopRequest:
         """From now on a signal is a request only: there is progress that is not saved."""
         self._nothing_to_save = False
 
+    def take_handlers(self) -> None:
+        """Has Python hear what reaches a thread from before the block, in the main thread.
+
+        To be called again after a library has put a handler of its own there, as TensorFlow's
+        coordination service does for SIGTERM.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, lambda number, _: self.hear(number))
+
     def hear(self, number: int) -> None:
         """What the thread does with a signal."""
         if self._event.is_set() and number == signal.SIGINT:
@@ -75,7 +85,8 @@ def listening() -> Iterator[StopRequest]:
     # Blocked signals reach no thread but the one that waits for them; threads inherit this.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     # Threads from before the block may still be given the signal: then Python hears it.
-    handlers = {s: signal.signal(s, lambda number, _: request.hear(number)) for s in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    request.take_handlers()
     ended = threading.Event()
 
     def wait() -> None:

@@ -63,6 +63,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     from training.strategies import choose_devices
 
     devices = choose_devices(recipe.distribution, os.environ)
+    stop.take_handlers()
     from training.initial import choose_labels, open_initial
     from training.input_pipeline import TrainingInput
     from training.models import ModelRecord

@@ -58,7 +58,7 @@ def warm_start(data, directory, model) -> str:
     In a fresh one batch norm multiplies rounding errors from layer to layer, up to where the signs
     of activations change: two runs that differ in the last bit part after a few steps.
     """
-    train_here(flags(data, directory, model, {"lr": 0.05, "epochs": 3 * EPOCHS}))
+    train_here(flags(data, directory, model, {"lr": 0.05, "epochs": 6 * EPOCHS}))
     return str(directory)
 
 
@@ -73,7 +73,7 @@ def test_losses_and_batches_are_those_of_one_device(data, tmp_path, model):
 
     def run_flags(name):
         start = {"init_checkpoint": warm, "init_weights": "raw"}
-        return flags(data, tmp_path / name, model, **start)
+        return flags(data, tmp_path / name, model, {"lr": 2e-4}, **start)
 
     train_here(run_flags("one"))
     losses, batches = losses_of(tmp_path / "one"), batches_of(tmp_path / "one")
