@@ -80,7 +80,6 @@ def test_fine_tuning_starts_at_the_accuracy_of_released_weights_and_does_not_fal
     assert abs(start - right_of_the_graph(reference_data, name, photos)) <= 1
     reached = [row["validation_top_1"] * NUM_CLASSES for row in history["epochs"]]
     assert min(reached) >= start - 0.5
-    assert history["epochs"][-1]["loss"] < history["epochs"][0]["loss"]
 
 
 def right_of_the_graph(reference_data, name, photos) -> int:
