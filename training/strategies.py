@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from common.errors import UsageError, UserError
 from training.config import DistributionFlags
+from training.order import NEIGHBOURS
 
 # Vertex AI names the tasks of a job by worker pools; TensorFlow by roles.
 _POOLS = {"workerpool0": "chief", "workerpool1": "worker", "workerpool2": "ps"}
@@ -120,7 +121,7 @@ class Devices:
             UsageError: the batch cannot be shared evenly.
         """
         paired = in_pairs or self.num_replicas > 1  # pairs are what replicas are given
-        divisor = parts * (2 if paired else 1) * self.num_replicas
+        divisor = parts * (NEIGHBOURS if paired else 1) * self.num_replicas
         if global_batch % divisor:
             raise UsageError(
                 f"--batch_size={global_batch} cannot be shared"

@@ -1,9 +1,9 @@
 """What random numbers are for: other purposes have other numbers, see `training.randomness`.
 
-A number once given stays: changing one changes every run that is resumed.
+A number once given stays: changing one changes every run that is resumed. The crop takes an
+example's key itself.
 """
 
-CROP = 1
 FLIP = 2
 COLOUR = 3
 MIX = 4
