@@ -45,6 +45,15 @@ SIDES: dict[str, tuple[str, dict[str, str]]] = {
     "timm, allocator tuned": ("timm", TUNED),
     "keras.applications": ("keras", {}),
 }
+# What makes a processor with AVX-512 compute as one without it: oneDNN (in TensorFlow and PyTorch),
+# PyTorch's own kernels, XLA. On such a processor TensorFlow leaves oneDNN off by itself.
+AVX2 = "avx2"
+_AS_AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+}
+_BY_DEFAULT_ON_AVX2 = {"keras": {"TF_ENABLE_ONEDNN_OPTS": "0"}}
 _QUIET = 0.7  # load average from which a warning is printed
 _ROOT = pathlib.Path(__file__).parents[1]
 # What a shell may have set, which none of the sides is to inherit.
@@ -60,6 +69,11 @@ class StepSpeedConfig:
     batch_size: int = flag(32, help="images in a step")
     rivals_python: str = flag(
         ".venv-bench/bin/python", help="interpreter with torch and timm; empty leaves them out"
+    )
+    instruction_set: str = flag(
+        "native",
+        help="avx2 has all sides compute as on a processor without AVX-512",
+        choices=("native", AVX2),
     )
     json: str = flag("", help="JSON file for the same figures; empty for none")
 
@@ -105,11 +119,17 @@ def _seconds(config: StepSpeedConfig, model_name: str) -> dict[str, list[float]]
         for name, (side, variables) in SIDES.items():
             interpreter = config.rivals_python if side == "timm" else sys.executable
             if interpreter:
+                limits = _limits(config.instruction_set, side)
                 process = stack.enter_context(
-                    _side(interpreter, side, model_name, config.batch_size, variables)
+                    _side(interpreter, side, model_name, config.batch_size, variables | limits)
                 )
                 sides[name] = lambda process=process: float(_answer(process))
         return take_turns(sides, config.rounds)
+
+
+def _limits(instruction_set: str, side: str) -> dict[str, str]:
+    """The variables by which a side leaves newer instructions of the processor alone."""
+    return _AS_AVX2 | _BY_DEFAULT_ON_AVX2.get(side, {}) if instruction_set == AVX2 else {}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -136,15 +136,39 @@ def load_manifest(data_dir: str, split: str) -> Manifest:
         ) from None
 
 
-def shard_offsets(data_dir: str, split: str) -> list[np.ndarray]:
-    """Where each record of each shard begins: one int64 array of byte offsets per shard."""
-    table = load_table(data_dir, split, ["shard", "offset"])
-    shards, offsets = (table.column(name).to_numpy() for name in ("shard", "offset"))
-    stored = offsets >= 0
-    shards, offsets = shards[stored], offsets[stored]
+class ShardPlaces(NamedTuple):
+    """Where the records of a shard lie, an array item for each; offsets in bytes of the file.
+
+    Attributes:
+        offset: of the framed record.
+        jpeg_offset: of the image in it.
+        jpeg_length: bytes of the image.
+        label: its class index.
+    """
+
+    offset: np.ndarray
+    jpeg_offset: np.ndarray
+    jpeg_length: np.ndarray
+    label: np.ndarray
+
+
+def shard_places(data_dir: str, split: str) -> list[ShardPlaces]:
+    """Where each record of each shard lies, by the table of records."""
+    table = load_table(data_dir, split, ["shard", *ShardPlaces._fields])
+    columns = [table.column(name).to_numpy() for name in ("shard", *ShardPlaces._fields)]
+    stored = columns[1] >= 0
+    shards, *columns = (column[stored] for column in columns)
     num_shards = len(load_manifest(data_dir, split).shards)
     bounds = np.searchsorted(shards, np.arange(num_shards + 1))
-    return [offsets[start:end] for start, end in itertools.pairwise(bounds)]
+    return [
+        ShardPlaces(*(column[start:end] for column in columns))
+        for start, end in itertools.pairwise(bounds)
+    ]
+
+
+def shard_offsets(data_dir: str, split: str) -> list[np.ndarray]:
+    """Where each record of each shard begins: one int64 array of byte offsets per shard."""
+    return [places.offset for places in shard_places(data_dir, split)]
 
 
 def _hash_of(value: Any) -> str:

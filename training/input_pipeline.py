@@ -7,25 +7,16 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from common.errors import UsageError, UserError
+from common.errors import UsageError
 from training.augmentation import augment
 from training.config import AugmentationFlags
 from training.image_ops import decode_for_evaluation, decode_for_training, decode_whole
-from training.order import (
-    COUNT,
-    FIRST,
-    PLACE,
-    SHARD,
-    Share,
-    not_seen,
-    stream_windows,
-    window_permutation,
-)
-from training.randomness import example_keys
+from training.order import COUNT, FIRST, SHARD, Share
+from training.record_feed import RecordFeed
 from training.shards import Shards
 
-_STREAM = PLACE + 1  # a column more: the number of the stream
 _EVALUATION_WINDOW = 32  # records read at once
+_STRETCH = 64  # positions whose records are handed on at once, for each worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +72,20 @@ def training_batches(
         replica_batch: examples of an element; by default the worker's share of a global batch. A
             worker with several replicas gets an element for each of them in turn.
     """
-    share = Share(position, worker, num_workers)
-    first_epoch = position // shards.num_examples
-    records = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(
-        lambda epoch: _epoch_records(shards, options, share, epoch)
+    feed = RecordFeed(
+        shards,
+        Share(position, worker, num_workers),
+        options.num_streams,
+        options.shuffle_window,
+        options.seed,
+        options.passed_over,
     )
     return (
-        records.map(
-            lambda example, key, _, record: training_example(shards, options, example, key, record),
+        _records_by_position(feed, position, _STRETCH * num_workers)
+        .map(
+            lambda example, key, class_index, stored: training_example(
+                shards.example(stored, class_index), options, shards.fused, example, key
+            ),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -175,19 +172,28 @@ def padded_evaluation_batches(
     return batches, num_steps
 
 
-def training_example(shards: Shards, options: TrainingInput, example, key, record):
-    """An element of `training_batches` before batching, from a serialized record."""
-    parsed = shards.parse(record)
+def training_example(
+    parsed: dict[str, tf.Tensor],
+    options: TrainingInput,
+    fused: bool,
+    example: tf.Tensor,
+    key: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """An element of `training_batches` before batching.
+
+    Args:
+        parsed: `jpeg` and `class_index` of a record.
+        options: size and augmentation.
+        fused: whether it is a JPEG for sure.
+        example: its number.
+        key: (2,) uint32, from which all of its random numbers come.
+    """
     flags = options.augmentation
     if flags.augmentation == "none":
         image = decode_whole(parsed["jpeg"], options.size)
     else:
         image = decode_for_training(
-            parsed["jpeg"],
-            options.size,
-            tf.cast(key, tf.int64),
-            flags.min_crop_area,
-            shards.fused,
+            parsed["jpeg"], options.size, tf.cast(key, tf.int64), flags.min_crop_area, fused
         )
     return {
         "images": augment(image, key, flags),
@@ -207,114 +213,31 @@ def evaluation_example(shards: Shards, record, size, input_range, preprocessing)
     }
 
 
-def _epoch_records(shards: Shards, options: TrainingInput, share: Share, epoch: tf.Tensor):
-    """(example, key, whether it is the worker's, record) of its share of one epoch, in order."""
-    most = len(share.streams(0, options.num_streams))
-    table, seen = tf.numpy_function(
-        lambda e: _window_table(shards, options, share, int(e)), [epoch], [tf.int64, tf.int64]
-    )
-    table = tf.ensure_shape(table, [None, None, 5])
-    seen = tf.ensure_shape(seen, [])
+def _records_by_position(feed: RecordFeed, position: int, stretch: int) -> tf.data.Dataset:
+    """Endless (example, key, class index, what is stored) from a global position on, in order.
 
-    def read_window(row):
+    Python is called once for a stretch, and its records are moved on from there, not copied:
+    calling TensorFlow's functions for each record would take a tenth as long as decoding it.
+    """
+
+    def read(first: tf.Tensor):
         found = tf.numpy_function(
-            lambda e, window: _read_window(shards, options, share, int(e), window),
-            [epoch, row],
-            [tf.int64, tf.uint32, tf.bool, tf.string],
+            lambda p: tuple(feed.read(int(p), stretch)),
+            [first],
+            [tf.int64, tf.uint32, tf.int64, tf.string],
         )
         shapes = ([None], [None, 2], [None], [None])
-        return tf.data.Dataset.from_tensor_slices(
-            tuple(tf.ensure_shape(t, s) for t, s in zip(found, shapes, strict=True))
-        )
+        return tuple(tf.ensure_shape(t, s) for t, s in zip(found, shapes, strict=True))
 
-    def read_stream(rows):
-        windows = tf.data.Dataset.from_tensor_slices(rows)
-        return windows.filter(lambda row: row[COUNT] > 0).flat_map(read_window)
-
-    records = (
-        tf.data.Dataset.from_tensor_slices(table)
-        .interleave(read_stream, cycle_length=most, block_length=1)
-        .skip(seen)
-    )
-    if not share.takes_whole_streams(options.num_streams):
-        records = records.filter(lambda example, key, takes, record: takes)
-    return records
-
-
-def _window_table(
-    shards: Shards, options: TrainingInput, share: Share, epoch: int
-) -> tuple[np.ndarray, np.int64]:
-    """Windows of the streams that the worker reads, and how many records to drop at their front.
-
-    Returns:
-        (streams, windows, 5) int64, padded with empty windows: the columns of `stream_windows`, and
-        the number of the stream; and how many records, taken from the streams in turn, lie before
-        the worker's start.
-    """
-    first_position = epoch * shards.num_examples
-    # At multiples of the number of streams all streams have advanced equally: start at the last
-    # one, and drop the few records too much before anything is decoded.
-    in_stream, too_many = divmod(max(0, share.start - first_position), options.num_streams)
-    numbers = share.streams(first_position, options.num_streams)
-    streams = stream_windows(
-        shards.sizes, options.num_streams, options.shuffle_window, options.seed, epoch
-    )
-    rows = [not_seen(streams[number], in_stream) for number in numbers]
-    table = np.zeros([len(rows), max(map(len, rows)), 5], np.int64)
-    for cells, number, windows in zip(table, numbers, rows, strict=True):
-        cells[: len(windows), :_STREAM] = windows
-        cells[:, _STREAM] = number
-    return table, np.int64(np.count_nonzero(numbers < too_many))
-
-
-def _read_window(
-    shards: Shards, options: TrainingInput, share: Share, epoch: int, window: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A window's examples in the order of its permutation: numbers, keys, whose they are, records.
-
-    What the window holds of a stream's records before the worker's start is left out, as far as all
-    streams have passed it.
-    """
-    first_position = epoch * shards.num_examples
-    in_stream = max(0, share.start - first_position) // options.num_streams
-    skip = max(0, in_stream - int(window[PLACE]))
-    shard, first, count = (int(window[column]) for column in (SHARD, FIRST, COUNT))
-    order = window_permutation(options.seed, epoch, window)
-    indices = [
-        _whole(index, shards, shard, options.passed_over) for index in range(first, first + count)
-    ]
-    payloads = shards.read(shard, first, count, set(range(first, first + count)) - set(indices))
-    for place, index in enumerate(indices):
-        if index != first + place:
-            payloads[place] = shards.read(shard, index, 1)[0]
-    order = order[skip:]
-    records = np.empty(len(order), dtype=object)
-    records[:] = [payloads[i] for i in order.tolist()]
-    numbers = np.array(indices, np.int64) + shards.first_examples[shard]
-    examples = numbers[order]
-    if share.takes_whole_streams(options.num_streams):
-        takes = np.ones(len(order), bool)
-    else:
-        places = int(window[PLACE]) + skip + np.arange(len(order))
-        takes = share.takes(first_position + places * options.num_streams + window[_STREAM])
-    return examples, example_keys(options.seed, epoch, examples), takes, records
-
-
-def _whole(index: int, shards: Shards, shard: int, passed_over: frozenset[int]) -> int:
-    """The record itself, or the next in its shard that is not passed over."""
-    if not passed_over:
-        return index
-    size, first = shards.sizes[shard], shards.first_examples[shard]
-    found = (i % size for i in range(index, index + size) if first + i % size not in passed_over)
-    if (whole := next(found, None)) is None:
-        raise UserError(f"all records of shard {shards.paths[shard]} are damaged")
-    return whole
+    # One stretch is read while the one before is decoded.
+    last = np.iinfo(np.int64).max
+    return tf.data.Dataset.range(position, last, stretch).map(read).prefetch(1).unbatch()
 
 
 def _records_in_order(shards: Shards, windows: np.ndarray) -> tf.data.Dataset:
     """The records of some windows, one after the other."""
 
-    def read(row):
+    def read(row: tf.Tensor) -> tf.Tensor:
         records = tf.numpy_function(
             lambda window: np.array(
                 shards.read(int(window[SHARD]), int(window[FIRST]), int(window[COUNT])), object
@@ -322,6 +245,6 @@ def _records_in_order(shards: Shards, windows: np.ndarray) -> tf.data.Dataset:
             [row],
             tf.string,
         )
-        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(records, [None]))
+        return tf.ensure_shape(records, [None])
 
-    return tf.data.Dataset.from_tensor_slices(windows).flat_map(read)
+    return tf.data.Dataset.from_tensor_slices(windows).map(read).prefetch(1).unbatch()

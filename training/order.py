@@ -40,18 +40,6 @@ class Share:
         since = positions - self.start
         return (since >= 0) & (since // NEIGHBOURS % self.num_workers == self.worker)
 
-    def streams(self, first_position: int, num_streams: int) -> np.ndarray:
-        """Streams of which it takes anything, in an epoch that begins at `first_position`."""
-        rounds = NEIGHBOURS * self.num_workers  # after so many the pattern repeats
-        # Far behind the start, so that only the worker's turn decides.
-        first = first_position + num_streams * (self.start // num_streams + 1)
-        positions = first + np.arange(rounds * num_streams).reshape(rounds, num_streams)
-        return np.flatnonzero(self.takes(positions).any(axis=0))
-
-    def takes_whole_streams(self, num_streams: int) -> bool:
-        """Whether it takes all of each stream of which it takes anything."""
-        return num_streams % (NEIGHBOURS * self.num_workers) == 0 or self.num_workers == 1
-
 
 # Columns of the table that `stream_windows` gives for a stream.
 SHARD, FIRST, COUNT, PLACE = range(4)
@@ -84,11 +72,6 @@ def stream_windows(
         _windows_of_line(shard_order, ends, int(start), int(stop), window)
         for start, stop in itertools.pairwise(edges)
     ]
-
-
-def not_seen(windows: np.ndarray, start: int) -> np.ndarray:
-    """The windows of a stream that hold records from place `start` on."""
-    return windows[windows[:, PLACE] + windows[:, COUNT] > start]
 
 
 def window_permutation(seed: int, epoch: int, window: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def make_images(
     for epoch in range(NUM_CROPS):
         keys = tf.constant(example_keys(flags.seed, epoch, examples))
         crops = [
-            training_example(shards, options, example, key, tf.constant(record))
+            training_example(shards.parse(tf.constant(record)), options, shards.fused, example, key)
             for example, key, record in zip(examples, keys, records, strict=True)
         ]
         images, labels = (tf.stack([c[name] for c in crops]) for name in ("images", "class_index"))

@@ -15,7 +15,7 @@ import numpy as np
 from common import files
 from common.errors import UserError, first_line
 from preprocessing.examples import parse_example
-from preprocessing.manifest import Manifest, load_manifest, shard_offsets
+from preprocessing.manifest import Manifest, ShardPlaces, load_manifest, shard_places
 from preprocessing.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Shards:
             `class_index` (int64, 0-based), `file_name` (string, "" where none is stored).
         fused: whether all images are JPEG, so that they may be cropped while they are decoded.
         manifest: what the split is; None for shards that others made.
+        places: where in its records each file's images lie, and their classes; None for shards that
+            others made.
         first_example: number of the first example.
         first_record: number of the first record within the first file.
     """
@@ -68,6 +70,7 @@ class Shards:
     parse: Parse = parse_example
     fused: bool = True
     manifest: Manifest | None = None
+    places: tuple[ShardPlaces, ...] | None = None
     first_example: int = 0
     first_record: int = 0
 
@@ -81,17 +84,18 @@ class Shards:
         manifest = load_manifest(data_dir, split)
         if manifest.num_examples == 0:
             raise UserError(f"split {split!r} of {data_dir} holds no examples")
-        offsets = shard_offsets(data_dir, split)
+        places = tuple(shard_places(data_dir, split))
         return cls(
             paths=tuple(files.join(data_dir, shard.name) for shard in manifest.shards),
             bounds=tuple(
-                np.append(starts, shard.num_bytes)
-                for starts, shard in zip(offsets, manifest.shards, strict=True)
+                np.append(of_shard.offset, shard.num_bytes)
+                for of_shard, shard in zip(places, manifest.shards, strict=True)
             ),
             name=split,
             classes=manifest.classes,
             fingerprint=manifest.sha256,
             manifest=manifest,
+            places=places,
         )
 
     @functools.cached_property
@@ -127,14 +131,20 @@ class Shards:
             for number in range(len(self.paths))
             if firsts[number] < stop and firsts[number + 1] > start
         ]
+        spans = [(max(0, start - firsts[n]), stop - firsts[n]) for n in kept]
         bounds = tuple(
-            self.bounds[n][max(0, start - firsts[n]) : stop - firsts[n] + 1] for n in kept
+            self.bounds[n][low : high + 1] for n, (low, high) in zip(kept, spans, strict=True)
+        )
+        places = self.places and tuple(
+            ShardPlaces(*(column[low:high] for column in self.places[n]))
+            for n, (low, high) in zip(kept, spans, strict=True)
         )
         skipped = int(start - firsts[kept[0]])
         return dataclasses.replace(
             self,
             paths=tuple(self.paths[n] for n in kept),
             bounds=bounds,
+            places=places,
             name=name,
             first_example=self.first_example + start,
             first_record=skipped + (self.first_record if kept[0] == 0 else 0),
@@ -165,24 +175,57 @@ class Shards:
             UserError: the file cannot be read.
             DamagedRecordError: a record is damaged.
         """
+        content, bounds = self._read_framed(shard, first, count, bad)
+        return [
+            b"" if first + i in bad else content[begin + HEADER_BYTES : end - FOOTER_BYTES]
+            for i, (begin, end) in enumerate(itertools.pairwise(bounds))
+        ]
+
+    def read_stored(
+        self, shard: int, first: int, count: int, bad: Collection[int] = frozenset()
+    ) -> tuple[list[bytes], np.ndarray]:
+        """As `read`, for training, which needs no more than image and class: see `example`.
+
+        Returns:
+            Where the table of records tells where they are, images and class indices; else whole
+            payloads, and -1 for each. The latter (count,) int64.
+        """
+        if self.places is None:
+            return self.read(shard, first, count, bad), np.full([count], -1)
+        content, bounds = self._read_framed(shard, first, count, bad)
+        places = ShardPlaces(*(column[first : first + count] for column in self.places[shard]))
+        begins = places.jpeg_offset - places.offset + bounds[:-1]
+        ends = begins + places.jpeg_length
+        images = [
+            b"" if first + i in bad else content[begin:end]
+            for i, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
+        ]
+        return images, places.label.astype(np.int64)
+
+    def example(self, stored: tf.Tensor, class_index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`jpeg` and `class_index` of what `read_stored` gave, in a graph."""
+        if self.places is None:
+            return self.parse(stored)
+        return {"jpeg": stored, "class_index": class_index}
+
+    def _read_framed(
+        self, shard: int, first: int, count: int, bad: Collection[int]
+    ) -> tuple[bytes, list[int]]:
+        """Framed records as `read` reads them, checked, and where each begins and the last ends."""
         # Plain numbers: arithmetic on those of numpy would cost as much as a checksum.
         bounds = self.bounds[shard][first : first + count + 1].tolist()
         start = bounds[0]
         content = self._read_bytes(shard, start, bounds[-1] - start)
-        payloads = []
+        bounds = [bound - start for bound in bounds]
+        view = np.frombuffer(content, np.uint8)  # parts of it are no copies
         for number, (begin, end) in enumerate(itertools.pairwise(bounds), first):
-            if number in bad:
-                payloads.append(b"")
-                continue
-            payload = _payload_at(content, begin - start, end - start)
-            if payload is None:
+            if number not in bad and not _is_whole(content, view, begin, end):
                 raise DamagedRecordError(
                     f"{self.where(shard, number)}, is damaged: {self._remedy}",
                     shard,
                     number,
                 )
-            payloads.append(payload)
-        return payloads
+        return content, bounds
 
     def check(self, shard: int, record: int) -> str | None:
         """Why a record is of no use: it is damaged, has no such class, or its image is broken.
@@ -284,15 +327,13 @@ def _pread(descriptor: int, length: int, start: int) -> bytes:
     return content
 
 
-def _payload_at(content: bytes, begin: int, end: int) -> bytes | None:
-    """The payload of the framed record between two places; None when it is not whole.
+def _is_whole(content: bytes, view: np.ndarray, begin: int, end: int) -> bool:
+    """Whether the framed record between two places is all there, and its checksums fit.
 
-    As `preprocessing.tfrecord.payload_of`, but copies the payload once, out of what was read.
+    As `preprocessing.tfrecord.payload_of` finds, but without a copy of the payload.
     """
-    payload = content[begin + HEADER_BYTES : end - FOOTER_BYTES]
-    header, footer = frame([payload])
-    is_whole = (
+    header, footer = frame([view[begin + HEADER_BYTES : end - FOOTER_BYTES]])
+    return (
         content[begin : begin + HEADER_BYTES] == header
         and content[end - FOOTER_BYTES : end] == footer
     )
-    return payload if is_whole else None

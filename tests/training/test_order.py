@@ -10,7 +10,6 @@ from training.order import (
     SHARD,
     Share,
     epoch_order,
-    not_seen,
     stream_windows,
     window_permutation,
 )
@@ -75,30 +74,17 @@ def test_the_order_of_an_epoch_is_that_of_taking_from_the_streams_in_turn(
 def test_a_window_knows_its_place_in_its_stream():
     for windows in stream_windows([100, 3, 57, 1], 8, 16, 0, 0):
         assert windows[:, PLACE].tolist() == [0, *np.cumsum(windows[:, COUNT])[:-1]]
-        for start in range(0, 25, 3):
-            rest = not_seen(windows, start)
-            places = [p for row in rest for p in range(row[PLACE], row[PLACE] + row[COUNT])]
-            assert [p for p in places if p >= start] == list(range(start, windows[:, COUNT].sum()))
-            assert len(places) < windows[:, COUNT].sum() - start + 16
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 5, 8, 64])
-@pytest.mark.parametrize(("start", "first_position"), [(0, 0), (7, 0), (500, 493), (1000, 1501)])
-def test_workers_share_every_position_in_pairs(num_workers, start, first_position):
-    num_streams = 64
+@pytest.mark.parametrize("start", [0, 7, 500, 1001])
+def test_workers_share_every_position_in_pairs(num_workers, start):
     shares = [Share(start, worker, num_workers) for worker in range(num_workers)]
     positions = np.arange(start - 3, start + 16 * num_workers)
     taken = np.stack([share.takes(positions) for share in shares])
     assert taken.sum(axis=0).tolist() == [0] * 3 + [1] * 16 * num_workers
     pairs = taken[:, 3:].reshape(num_workers, -1, 2)
     assert np.array_equal(pairs[..., 0], pairs[..., 1])
-    for share, takes in zip(shares, taken, strict=True):
-        streams = (positions - first_position) % num_streams
-        ours = set(share.streams(first_position, num_streams).tolist())
-        assert set(streams[takes].tolist()) <= ours
-        if share.takes_whole_streams(num_streams):
-            assert set(streams[~takes][3:].tolist()).isdisjoint(ours)
-            assert len(ours) == num_streams // num_workers
 
 
 def test_windows_stay_within_their_shard_and_size():

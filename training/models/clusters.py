@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import pathlib
 
 import tensorflow as tf
@@ -21,6 +22,9 @@ import tensorflow as tf
 # Below this many numbers a feature map lies in the cache, and compiling for its shape costs more
 # than is won.
 SMALLEST_MAP = 2**18
+
+# The variables by which oneDNN is told to leave newer instructions alone.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 _HARD_SWISH, _ALL = frozenset({"hard_swish"}), frozenset({"hard_swish", "relu", "relu6", "linear"})
 
@@ -44,11 +48,17 @@ def clustered_activations() -> frozenset[str]:
     accelerators = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
     if accelerators or len(tf.config.list_logical_devices("CPU")) > 1:
         return frozenset()
-    return _HARD_SWISH if has_avx512() else _ALL
+    return _HARD_SWISH if uses_avx512() else _ALL
 
 
-def has_avx512() -> bool:
-    """Whether the processor has AVX-512; False where Linux does not say."""
+def uses_avx512() -> bool:
+    """Whether oneDNN uses AVX-512: the processor has it, and nobody forbids it.
+
+    False where Linux does not say what the processor has.
+    """
+    allowed = next((os.environ[name] for name in _LIMITS if os.environ.get(name)), "ALL").upper()
+    if not allowed.startswith(("AVX512", "AVX10", "ALL", "DEFAULT")):
+        return False
     try:
         return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text().split()
     except OSError:
