@@ -41,7 +41,7 @@ def make_run_steps(
     broken_step`) update nothing, so that the weights are those that broke; only batch norm's moving
     statistics, which training does not use, have taken up what went forward.
     """
-    step = _Step(state, record, optimization, augmentation, schedule, teacher)
+    step = Step(state, record, optimization, augmentation, schedule, teacher)
     strategy = devices.strategy
     statistics = state.local_statistics()
 
@@ -68,7 +68,7 @@ def make_run_steps(
 _COUNTS = "counts"
 
 
-class _Step:
+class Step:
     """What one replica does with its part of a global batch."""
 
     def __init__(

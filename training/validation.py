@@ -127,29 +127,29 @@ class Validator:
 
     def _make_steps(self):
         strategy = self._devices.strategy
-        offset = self._record.labels.offset
-
-        def count(batch: dict[str, tf.Tensor]) -> None:
-            there = batch["class_index"] >= 0
-            labels = tf.where(there, batch["class_index"] + offset, 0)
-            logits = tf.cast(self._model(batch["images"], training=False), tf.float32)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            ranks = label_ranks(logits, labels)
-            columns = tf.stack(
-                [
-                    tf.cast(losses, tf.float64),
-                    tf.cast(ranks < 1, tf.float64),
-                    tf.cast(ranks < 5, tf.float64),
-                    tf.ones_like(losses, tf.float64),
-                ]
-            )
-            counted = tf.where(there[tf.newaxis], columns, 0.0)
-            context = tf.distribute.get_replica_context()
-            self._sums.assign_add(context.all_reduce("SUM", tf.reduce_sum(counted, axis=1)))
 
         @tf.function
         def steps(batches, number: tf.Tensor) -> None:
             for _ in tf.range(number):
-                strategy.run(count, (next(batches),))
+                strategy.run(self.count, (next(batches),))
 
         return steps
+
+    def count(self, batch: dict[str, tf.Tensor]) -> None:
+        """Adds what one replica's part of a step counts to the sums, on all replicas."""
+        there = batch["class_index"] >= 0
+        labels = tf.where(there, batch["class_index"] + self._record.labels.offset, 0)
+        logits = tf.cast(self._model(batch["images"], training=False), tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        ranks = label_ranks(logits, labels)
+        columns = tf.stack(
+            [
+                tf.cast(losses, tf.float64),
+                tf.cast(ranks < 1, tf.float64),
+                tf.cast(ranks < 5, tf.float64),
+                tf.ones_like(losses, tf.float64),
+            ]
+        )
+        counted = tf.where(there[tf.newaxis], columns, 0.0)
+        context = tf.distribute.get_replica_context()
+        self._sums.assign_add(context.all_reduce("SUM", tf.reduce_sum(counted, axis=1)))

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.models import build_model, make_config, model_names
+from common.labels import LabelNumbering
+from training.config import OPTIMIZERS, AugmentationFlags, OptimizationFlags
+from training.models import ModelRecord, build_model, make_config, model_names
 from training.models.layers import example_noise
+from training.optimizers import Optimizer
 from training.randomness import example_keys
+from training.readers.synthetic import open_synthetic
+from training.schedules import make_schedule
+from training.state import TrainState
+from training.step import Step
+from training.strategies import Devices
+from training.validation import Validator
 
 IMAGES = tf.random.stateless_normal([4, 32, 32, 3], [0, 1])
 LABELS = tf.constant([0, 1, 2, 3])
@@ -50,6 +59,60 @@ def test_every_model_can_be_lowered_to_xla(name):
     steps = tf.function(steps_of(tiny_model(name)), jit_compile=True)
     module = steps.experimental_get_compiler_ir(*batch())(stage="hlo")
     assert "batch-norm-training" in module and "batch-norm-grad" in module
+
+
+RECORD = ModelRecord(
+    make_config(
+        "mobilenet_v1", num_classes=5, width_multiplier=0.25, input_shape=(32, 32, 3)
+    ).replace(classifier_activation=None),
+    LabelNumbering(5, 0),
+    tuple("abcde"),
+)
+
+
+def test_the_trainers_whole_step_can_be_lowered_to_xla():
+    """Mixing, colour, erasing, accumulation, clipping, update, averages and counts included."""
+    options = OptimizationFlags(
+        batch_size=4,
+        gradient_accumulation=2,
+        clip_gradient_norm=1.0,
+        ma_decay_rate=0.9,
+        label_smoothing=0.1,
+    )
+    flags = AugmentationFlags(
+        augmentation="inception_full", mixup_alpha=0.2, cutmix_alpha=1.0, random_erasing=0.5
+    )
+    state = TrainState(RECORD.config, options)
+    step = Step(state, RECORD, options, flags, make_schedule(options, 1000), None)
+    images = {
+        "images": tf.zeros([4, 32, 32, 3], tf.uint8),
+        "class_index": tf.range(4, dtype=tf.int64),
+        "key": tf.constant(example_keys(0, 0, np.arange(4))),
+        "example": tf.range(4, dtype=tf.int64),
+    }
+    compiled = tf.function(step, jit_compile=True)
+    module = compiled.experimental_get_compiler_ir(images, tf.constant(0))(stage="hlo")
+    assert "batch-norm-grad" in module
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_can_be_lowered_to_xla(name):
+    weights = {"kernel": keras.Variable(np.ones([3, 3, 2, 4], "f"))}
+    optimizer = Optimizer(OptimizationFlags(optimizer_name=name), weights, {"kernel"}, 1e-4)
+    update = tf.function(optimizer.update, jit_compile=True)
+    gradients = {"kernel": tf.ones([3, 3, 2, 4])}
+    arguments = (gradients, tf.constant(0.1), tf.constant(3, tf.int64))
+    assert "ENTRY" in update.experimental_get_compiler_ir(*arguments)(stage="hlo")
+
+
+def test_the_validators_step_can_be_lowered_to_xla():
+    validator = Validator(
+        open_synthetic("validation"), RECORD, 4, Devices(tf.distribute.get_strategy())
+    )
+    compiled = tf.function(validator.count, jit_compile=True)
+    padded = {"images": IMAGES, "class_index": tf.constant([0, 1, 2, -1], tf.int64)}
+    module = compiled.experimental_get_compiler_ir(padded)(stage="hlo")
+    assert "convolution" in module
 
 
 def test_an_op_of_the_host_alone_is_noticed():
