@@ -11,12 +11,11 @@ from common.errors import UsageError
 from training.augmentation import augment
 from training.config import AugmentationFlags
 from training.image_ops import decode_for_evaluation, decode_for_training, decode_whole
-from training.order import COUNT, FIRST, SHARD, Share
+from training.order import COUNT, FIRST, SHARD, STRETCH, Share
 from training.record_feed import RecordFeed
 from training.shards import Shards
 
 _EVALUATION_WINDOW = 32  # records read at once
-_STRETCH = 64  # positions whose records are handed on at once, for each worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ def training_batches(
         options.passed_over,
     )
     return (
-        _records_by_position(feed, position, _STRETCH * num_workers)
+        _records_by_position(feed, position, STRETCH * num_workers)
         .map(
             lambda example, key, class_index, stored: training_example(
                 shards.example(stored, class_index), options, shards.fused, example, key

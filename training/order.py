@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 NEIGHBOURS = 2  # examples that stay together on one replica, to be mixed with each other
+STRETCH = 64  # positions, for each worker, whose records are handed on at once
 
 
 @dataclasses.dataclass(frozen=True)

@@ -493,8 +493,8 @@ def test_a_bucket_is_read_like_a_directory(bucket, slim, tfds_dir):
 
 
 def test_buffers_are_added_up():
-    assert buffer_bytes(64, 16, 110_000, 32, (224, 200)) == (112_640_000, 2 * 32 * 224 * 200 * 3)
+    assert buffer_bytes(64, 16, 110_000, 32, (224, 200)) == (126_720_000, 2 * 32 * 224 * 200 * 3)
     assert memory_note(64, 16, 110_000, 32, (224, 224)) == (
-        "buffers take 122 MB: 64 streams x 16 records of 110 kB = 113 MB, and 2 batches x 32"
-        " images of 224 x 224 = 9.6 MB"
+        "buffers take 136 MB: 64 streams x 16 and 128 records of 110 kB = 127 MB, and 2 batches x"
+        " 32 images of 224 x 224 = 9.6 MB"
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from training.order import STRETCH
 from training.words import bytes_in_words
+
+_ON_THE_WAY = 2 * STRETCH  # records that have left their streams: one stretch is read, one decoded
 
 
 def buffer_bytes(
@@ -13,7 +16,7 @@ def buffer_bytes(
     size: tuple[int, int],
     prefetched: int = 2,
 ) -> tuple[int, int]:
-    """Bytes of the records that streams hold, and of the batches that wait for the device.
+    """Bytes of the records that are held, and of the batches that wait for the device.
 
     Args:
         num_streams: streams that are read at once, each of which holds one window.
@@ -23,7 +26,7 @@ def buffer_bytes(
         size: height and width of an image in pixels; it has 3 bytes a pixel.
         prefetched: batches that are made ahead.
     """
-    records = round(num_streams * shuffle_window * mean_record_bytes)
+    records = round((num_streams * shuffle_window + _ON_THE_WAY) * mean_record_bytes)
     return records, prefetched * batch_size * size[0] * size[1] * 3
 
 
@@ -39,7 +42,7 @@ def memory_note(
     records, batches = buffer_bytes(
         num_streams, shuffle_window, mean_record_bytes, batch_size, size, prefetched
     )
-    of_records = f"{num_streams} streams x {shuffle_window} records of"
+    of_records = f"{num_streams} streams x {shuffle_window} and {_ON_THE_WAY} records of"
     of_batches = f"{prefetched} batches x {batch_size} images of {size[0]} x {size[1]}"
     return (
         f"buffers take {bytes_in_words(records + batches)}:"
