@@ -28,6 +28,10 @@ CHECKPOINT ?= $(MODEL)
 CONVERTED  ?= $(WORK)/converted
 EVALUATION ?= $(WORK)/evaluation.json
 EXPORT     ?= $(WORK)/export
+FORMATS    ?=
+PUBLISHED  ?= $(WORK)/published
+ALIAS      ?=
+LATENCY    ?= $(WORK)/latency.json
 REPORT     ?= $(WORK)/report.html
 PREVIEW    ?= $(WORK)/preview.png
 RECIPE     ?= small
@@ -38,8 +42,9 @@ PRETRAINING ?= runs/pretraining
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo-weights preprocess verify-data explore convert doctor preview \
         train train-recipe train-mbnv1 train-mbnv2 train-mbnv3 fine-tune train-workers tensorboard \
-        evaluate export report recipes zoo \
+        evaluate export publish serve report latency recipes zoo \
         benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
+        benchmark-evaluation benchmark-latency \
         test test-long test-flink test-dataflow lint format lock clean
 
 help:  ## list the targets
@@ -109,13 +114,24 @@ evaluate: $(READY)  ## evaluate CHECKPOINT on SPLIT of DATA
 	$(PY) -m pipeline.evaluate --checkpoint_path=$(CHECKPOINT) --data_dir=$(DATA) \
 	  --split=$(SPLIT) --output=$(EVALUATION) $(FLAGS)
 
-export: $(READY)  ## checkpoint and SavedModel of CHECKPOINT into EXPORT
+export: $(READY)  ## CHECKPOINT in FORMATS (or all) into EXPORT, if they agree with it
 	$(PY) -m pipeline.export --checkpoint_path=$(CHECKPOINT) --data_dir=$(DATA) \
-	  --split=$(SPLIT) --export_dir=$(EXPORT) $(FLAGS)
+	  --split=$(SPLIT) --export_dir=$(EXPORT) $(if $(FORMATS),--formats=$(FORMATS)) $(FLAGS)
 
-report: $(READY)  ## draw REPORT from DATA, MODEL, EVALUATION and EXPORT
+publish: $(READY)  ## EXPORT as a new version in PUBLISHED, a directory or gs://BUCKET/NAME; ALIAS=stable
+	$(PY) -m pipeline.publish --export_dir=$(EXPORT) --to=$(PUBLISHED) \
+	  $(if $(ALIAS),--alias=$(ALIAS)) $(FLAGS)
+
+serve: $(READY)  ## a page on this machine where EXPORT is tried on photos
+	$(PY) -m pipeline.serve --export_dir=$(EXPORT) $(FLAGS)
+
+latency: $(READY)  ## how long the artifacts of EXPORT take for one photo, into LATENCY
+	$(PY) -m benchmarks.latency --export_dir=$(EXPORT) --json=$(LATENCY) $(FLAGS)
+
+report: $(READY)  ## draw REPORT from DATA, MODEL, EVALUATION, EXPORT, and LATENCY where it is there
 	$(PY) -m pipeline.report --data_dir=$(DATA) --model_dir=$(MODEL) \
-	  --evaluation=$(EVALUATION) --export_dir=$(EXPORT) --output=$(REPORT) $(FLAGS)
+	  --evaluation=$(EVALUATION) --export_dir=$(EXPORT) --output=$(REPORT) \
+	  $(if $(wildcard $(LATENCY)),--latency=$(LATENCY)) $(FLAGS)
 
 recipes: $(READY)  ## write docs/recipes.md anew from pipeline/recipes/
 	$(PY) -m pipeline.experiments --format=markdown --output=docs/recipes.md $(FLAGS)
@@ -148,6 +164,12 @@ benchmark-loop: $(READY)  ## what the loop adds to its steps, and what resuming 
 	$(PY) -m benchmarks.loop_overhead --photos=$(PHOTOS) $(FLAGS)
 	$(PY) -m benchmarks.resume_cost
 
+benchmark-evaluation: $(READY)  ## evaluating PHOTOS, beside bare inference
+	$(PY) -m benchmarks.evaluation_speed $(FLAGS)
+
+benchmark-latency: $(READY)  ## the artifacts of EXPORT, beside keras.applications' own
+	$(PY) -m benchmarks.latency --export_dir=$(EXPORT) --beside=keras.applications $(FLAGS)
+
 test: $(READY)  ## the tests, under 15 minutes with set-up
 	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not dataflow"
 
@@ -179,7 +201,7 @@ format: $(READY)  ## mend style
 
 lock: $(READY)  ## renew constraints.txt from setup.py
 	$(VENV)/bin/uv pip compile --quiet --no-python-downloads --universal --python-version=3.10 --no-header \
-	  --no-annotate --extra=dev --extra=gcp setup.py --output-file=constraints.txt
+	  --no-annotate --extra=dev --extra=gcp --extra=onnx setup.py --output-file=constraints.txt
 
 clean:  ## remove .venv and caches, not the runs
 	rm -rf $(VENV) $(VENV_GCP) $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache

@@ -27,6 +27,7 @@ setuptools.setup(
     },
     install_requires=[
         "absl-py>=2.1",
+        "ai-edge-litert>=2",
         "apache-beam>=2.65,<3",
         "google-cloud-storage>=3,<4",
         "google-crc32c>=1.6",
@@ -48,14 +49,17 @@ setuptools.setup(
     ],
     extras_require={
         "dev": [
+            "cryptography>=44",
             "gcp-storage-emulator>=2026.7",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "selenium>=4.30",
             "uv>=0.8",
         ],
         "gcp": ["apache-beam[gcp]>=2.65,<3", "google-auth-httplib2>=0.2"],
         "gpu": ["tensorflow[and-cuda]>=2.19,<3"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16.1"],
         "tpu": ["libtpu>=0.0.10"],
     },
 )

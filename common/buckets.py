@@ -14,12 +14,13 @@ import itertools
 import mimetypes
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO
 
+from common import listing
 from common.bucket_client import DamagedError, client, errors_of, retry, until_whole
-from common.errors import UsageError
+from common.errors import UsageError, UserError
 from common.listing import Entry
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 SCHEME = "gs://"
 LISTING_THREADS = 16
+TRANSFER_THREADS = 8
+
+# Stands in a directory while it is sent; where it is found, that was cut short.
+UNFINISHED = ".tmp-unfinished"
 
 # A reader fetches this much at a time: a request takes tens of milliseconds, whatever its size.
 READ_AHEAD = 8 << 20
@@ -104,18 +109,11 @@ def read_range(path: str, offset: int, length: int, generation: int | None = Non
 @contextlib.contextmanager
 def atomic_write(path: str, buffering: int = -1) -> Iterator[BinaryIO]:
     """Opens a local file that is sent to `path` when the block ends without an error."""
-    name = split(path)[1]
     handle, temporary = tempfile.mkstemp(prefix="mobilenet-upload-")
     try:
         with os.fdopen(handle, "wb", buffering) as file:
             yield file
-        content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        with errors_of(path):
-            until_whole(
-                lambda: _blob(path).upload_from_filename(
-                    temporary, content_type=content_type, checksum="crc32c", retry=retry()
-                )
-            )
+        upload(temporary, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             error.filename = temporary  # the disk that is full is the local one
@@ -124,21 +122,97 @@ def atomic_write(path: str, buffering: int = -1) -> Iterator[BinaryIO]:
         os.remove(temporary)
 
 
+def upload(local: str, path: str) -> None:
+    """Sends a local file to `path`, checked by its CRC32C."""
+    content_type = mimetypes.guess_type(split(path)[1])[0] or "application/octet-stream"
+    with errors_of(path):
+        until_whole(
+            lambda: _blob(path).upload_from_filename(
+                local, content_type=content_type, checksum="crc32c", retry=retry()
+            )
+        )
+
+
+def download(path: str, local: str) -> None:
+    """Fetches an object into a local file, checked by its CRC32C."""
+
+    def whole() -> None:
+        blob = _metadata(path)
+        reader = _ObjectReader(path, blob.size, blob.generation)
+        checksum = 0
+        with open(local, "wb") as file:
+            while block := reader.read(READ_AHEAD):
+                checksum = crc32c_of_bytes(block, checksum)
+                file.write(block)
+        if printed_crc32c(checksum) != blob.crc32c:
+            raise DamagedError(f"{blob.size:,} bytes came that are not the object's")
+
+    try:
+        with errors_of(path):
+            until_whole(whole)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = local
+        raise
+
+
+def upload_tree(local: str, path: str, last: str | None = None) -> None:
+    """Makes what lies below `path` the same as a local directory.
+
+    A bucket replaces no directory at once. So the old object `last` goes first and the new one
+    comes when all else is as it should be: whoever finds it finds a whole directory, the old one or
+    the new one, and whoever is cut short in between leaves none, but `UNFINISHED`.
+
+    Args:
+        local: the directory.
+        path: the name to send it to.
+        last: file in it by which readers know that it is whole.
+    """
+    before = {name for name, _ in list_tree(path)} if is_directory(path) else set()
+    names = [name for name, _ in listing.list_tree(local)]
+    with atomic_write(f"{path}/{UNFINISHED}"):
+        pass
+    if last in before:
+        remove(f"{path}/{last}")
+    ours = [name for name in names if name != last]
+    _in_parallel(lambda name: upload(os.path.join(local, name), f"{path}/{name}"), ours)
+    _in_parallel(lambda name: remove(f"{path}/{name}"), before - set(names) - {last})
+    if last in names:
+        upload(os.path.join(local, last), f"{path}/{last}")
+    remove(f"{path}/{UNFINISHED}")
+
+
+def download_tree(path: str, local: str) -> None:
+    """Fetches all objects below `path` into a local directory.
+
+    Raises:
+        UserError: an object's name is none that a file could have.
+    """
+    names = [name for name, _ in list_tree(path)]
+    for name in names:
+        if not all(part.strip(".") for part in name.split("/")) or "\0" in name:
+            raise UserError(f"{path}/{name} cannot be fetched: no file can have that name")
+        os.makedirs(os.path.dirname(os.path.join(local, name)), exist_ok=True)
+    _in_parallel(lambda name: download(f"{path}/{name}", os.path.join(local, name)), names)
+
+
 def exists(path: str) -> bool:
     """Whether there is an object of that name, or any below it."""
-    if split(path)[1]:
-        with errors_of(path):
-            if _blob(path).exists(retry=retry()):
-                return True
-    return is_directory(path)
+    return is_file(path) or is_directory(path)
+
+
+def is_file(path: str) -> bool:
+    """Whether there is an object of that name."""
+    with errors_of(path):
+        return bool(split(path)[1]) and _blob(path).exists(retry=retry())
 
 
 def is_directory(path: str) -> bool:
     """Whether any object lies below that name; a bucket is a directory even if it is empty."""
     try:
         with errors_of(path):
-            listing = _list(path, max_results=1)
-            return any(True for _ in listing) or not split(path)[1]
+            found = _list(path, max_results=1)
+            return any(True for _ in found) or not split(path)[1]
     except FileNotFoundError:  # no such bucket
         return False
 
@@ -163,35 +237,84 @@ def list_directory(path: str) -> list[Entry]:
     """What is directly below a name, sorted by name."""
     start = len(_prefix(path))
     with errors_of(path):
-        listing = _list(path, delimiter="/")
-        files = [Entry(blob.name[start:], False, blob.size) for blob in listing]
+        found = _list(path, delimiter="/")
+        files = [Entry(blob.name[start:], False, blob.size) for blob in found]
     # A console's 'new folder' is an object of the folder's own name: no file.
     entries = [entry for entry in files if entry.name]
-    entries += [Entry(prefix[start:-1], True, 0) for prefix in listing.prefixes]
+    entries += [Entry(prefix[start:-1], True, 0) for prefix in found.prefixes]
     if not files and not entries and _prefix(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return sorted(entries)
 
 
 def list_tree(path: str) -> list[tuple[str, int]]:
-    """Every object below a name, as sorted (name relative to it, bytes).
+    """Every object below a name, as sorted (name relative to it, bytes)."""
+    return [(name, size) for name, size, _ in list_versions(path)]
+
+
+def list_versions(path: str) -> list[tuple[str, int, int]]:
+    """Every object below a name, as sorted (name relative to it, bytes, generation).
 
     A listing tells 1,000 names at a time, one page after the other; so the first level is listed
     first, and then all that is below it at once.
     """
-    top = list_directory(path)
     start = len(_prefix(path))
 
-    def below(directory: str) -> list[tuple[str, int]]:
-        inner = f"{SCHEME}{split(path)[0]}/{_prefix(path)}{directory}"
-        with errors_of(inner):
-            found = [(blob.name[start:], blob.size) for blob in _list(inner)]
-        return [(name, size) for name, size in found if not name.endswith("/")]
+    def described(blob: storage.Blob) -> tuple[str, int, int]:
+        return blob.name[start:], blob.size, blob.generation
 
+    def below(directory: str) -> list[tuple[str, int, int]]:
+        inner = f"{SCHEME}{split(path)[0]}/{directory}"
+        with errors_of(inner):
+            return [described(blob) for blob in _list(inner)]
+
+    with errors_of(path):
+        listed = _list(path, delimiter="/")
+        top = [described(blob) for blob in listed]
+    if not top and not listed.prefixes and _prefix(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        parts = pool.map(below, [entry.name for entry in top if entry.is_directory])
-        files = [(entry.name, entry.num_bytes) for entry in top if not entry.is_directory]
-        return sorted(itertools.chain(files, *parts))
+        found = itertools.chain(top, *pool.map(below, listed.prefixes))
+        # A console's 'new folder', or TensorFlow's directory, is an object that is no file.
+        return sorted(row for row in found if row[0] and not row[0].endswith("/"))
+
+
+def remove_tree(path: str) -> None:
+    """Removes all objects below a name, those that only stand for directories among them."""
+    with errors_of(path):
+        names = [blob.name for blob in _list(path)]
+    bucket = split(path)[0]
+    _in_parallel(lambda name: remove(f"{SCHEME}{bucket}/{name}"), names)
+
+
+def move(source: str, target: str) -> None:
+    """Moves an object, or all objects below a name, within Cloud Storage.
+
+    All copies are there before the first original goes, so that nothing is lost on the way.
+    """
+    if is_file(source):
+        _copy(source, target)
+        remove(source)
+        return
+    names = [name for name, _ in list_tree(source)]
+    _in_parallel(lambda name: _copy(f"{source}/{name}", f"{target}/{name}"), names)
+    remove_tree(source)
+
+
+def _copy(source: str, target: str) -> None:
+    with errors_of(source):
+        made, token = _blob(target), None
+        while True:  # a large object takes several calls
+            token, _, _ = made.rewrite(_blob(source), token=token, retry=retry())
+            if token is None:
+                return
+
+
+def _in_parallel(action: Callable[[str], None], names: Iterable[str]) -> None:
+    """Does `action` for every name; the first error ends it."""
+    with ThreadPoolExecutor(TRANSFER_THREADS) as pool:
+        for _ in pool.map(action, names):
+            pass
 
 
 def _prefix(path: str) -> str:
@@ -218,7 +341,7 @@ def _list(path: str, delimiter: str | None = None, max_results: int | None = Non
         prefix=_prefix(path) or None,
         delimiter=delimiter,
         max_results=max_results,
-        fields="items(name,size),prefixes,nextPageToken",
+        fields="items(name,size,generation),prefixes,nextPageToken",
         retry=retry(),
     )
 

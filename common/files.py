@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
+import glob
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -68,6 +71,20 @@ def is_directory(path: str) -> bool:
     return buckets.is_directory(path) if is_remote(path) else os.path.isdir(path)
 
 
+def is_file(path: str) -> bool:
+    return buckets.is_file(path) if is_remote(path) else os.path.isfile(path)
+
+
+def absolute(path: str) -> str:
+    """A path that means the same from every directory."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def parent(path: str) -> str:
+    """The directory that a file or directory is in."""
+    return os.path.dirname(path.rstrip("/") if is_remote(path) else os.path.abspath(path))
+
+
 def file_size(path: str) -> int:
     if is_remote(path):
         return buckets.file_size(path)
@@ -84,6 +101,43 @@ def list_directory(path: str) -> list[Entry]:
 def list_tree(path: str) -> list[tuple[str, int]]:
     """Every file below a directory, as sorted (path relative to it, bytes)."""
     return buckets.list_tree(path) if is_remote(path) else listing.list_tree(path)
+
+
+def find(directory: str, pattern: str) -> list[str]:
+    """Files and directories in or below `directory` by a shell pattern, as sorted relative paths.
+
+    Args:
+        directory: where to look; nothing is found in one that is not there.
+        pattern: of the shell's; in a bucket only its last part has wildcards.
+    """
+    if not is_remote(directory):
+        return sorted(glob.glob(pattern, root_dir=directory))
+    above, _, last = pattern.rpartition("/")
+    try:
+        names = [
+            entry.name for entry in list_directory(join(directory, above) if above else directory)
+        ]
+    except FileNotFoundError:
+        return []
+    names = [name for name in names if last.startswith(".") or not name.startswith(".")]
+    return [f"{above}/{name}" if above else name for name in fnmatch.filter(names, last)]
+
+
+def remove_tree(path: str) -> None:
+    """Removes a directory and all that is in it, as far as that can be done; none is fine."""
+    if is_remote(path):
+        buckets.remove_tree(path)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def move(source: str, target: str) -> None:
+    """Moves a file or directory to a name on the same disk or, of a bucket, in any bucket."""
+    if is_remote(source):
+        buckets.move(source, target)
+        return
+    make_directory(os.path.dirname(target))
+    os.replace(source, target)
 
 
 def remove(path: str) -> None:
@@ -124,14 +178,20 @@ def atomic_write(path: str, buffering: int = -1) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str) -> Iterator[str]:
+def atomic_directory(path: str, last: str | None = None) -> Iterator[str]:
     """Yields a temporary directory that takes the place of `path` when the block ends well.
 
-    Raises:
-        UsageError: `path` is in a bucket, which can take the place of nothing at once.
+    In a bucket nothing can take the place of a directory at once; see `buckets.upload_tree`.
+
+    Args:
+        path: what is made or replaced.
+        last: file in it by which readers know that it is whole.
     """
     if is_remote(path):
-        raise UsageError(f"{path} is in a bucket: name a local directory, and copy it there")
+        with tempfile.TemporaryDirectory(prefix="mobilenet-upload-") as temporary:
+            yield temporary
+            buckets.upload_tree(temporary, path.rstrip("/"), last)
+        return
     make_directory(os.path.dirname(os.path.abspath(path)))
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -152,6 +212,40 @@ def atomic_directory(path: str) -> Iterator[str]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def is_replaceable(path: str, last: str) -> bool:
+    """Whether `atomic_directory` destroys nothing of somebody else's.
+
+    So it is where there is nothing, an empty directory, one that holds `last`, or one in a bucket
+    that was not sent to its end.
+    """
+    if not is_directory(path):
+        return not exists(path)
+    names = {entry.name for entry in list_directory(path)}
+    return not names or last in names or buckets.UNFINISHED in names
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """Yields a local path of a file or directory: its own, or that of a copy for the time being.
+
+    A copy has the same last name as the original, and is checked by its CRC32C.
+
+    Raises:
+        FileNotFoundError: there is neither, in the bucket; of local paths readers say so.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="mobilenet-download-") as temporary:
+        local = os.path.join(temporary, os.path.basename(path.rstrip("/")))
+        try:
+            buckets.download(path, local)
+        except (FileNotFoundError, IsADirectoryError):
+            os.mkdir(local)
+            buckets.download_tree(path.rstrip("/"), local)
+        yield local
 
 
 def write_bytes(path: str, content: bytes) -> None:
@@ -227,8 +321,7 @@ def require_writable_file(path: str, flag: str) -> None:
     """
     if is_directory(path):
         raise UsageError(f"--{flag}={path} is a directory: name a file")
-    above = os.path.dirname(path if is_remote(path) else os.path.abspath(path))
-    require_writable(above, flag)
+    require_writable(parent(path), flag)
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -296,3 +389,23 @@ def size_of(path: str) -> int:
         for directory, _, names in os.walk(path)
         for name in names
     )
+
+
+def listing_fingerprint(path: str) -> str:
+    """A hash over names, sizes and times of the file `path`, or of all files below it."""
+    digest = hashlib.sha256()
+    for name, size, version in _versions_below(path):
+        digest.update(os.fsencode(f"{name}\0{size}\0{version}\n"))
+    return digest.hexdigest()
+
+
+def _versions_below(path: str) -> list[tuple[str, int, int | str]]:
+    """Path, bytes and time of files; of objects a generation or a checksum, which say more."""
+    if is_remote(path):
+        if is_file(path):
+            return [(path, file_size(path), crc32c_of_file(path))]
+        return [(join(path, name), *rest) for name, *rest in buckets.list_versions(path)]
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    found = found if os.path.isdir(path) else [path]
+    statuses = [(file, os.stat(file, follow_symlinks=False)) for file in sorted(found)]
+    return [(file, status.st_size, status.st_mtime_ns) for file, status in statuses]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from typing import TYPE_CHECKING
 
+from common import files
 from common.command import flag, run
 from common.errors import UsageError, UserError
-from common.files import atomic_directory, write_json
 from training.models.configs import model_names
+from training.models.record import FILE_NAME as RECORD
 
 if TYPE_CHECKING:
     from loaders.open import OpenCheckpoint
@@ -64,13 +64,15 @@ class ConvertConfig:
     def __post_init__(self):
         if bool(self.checkpoint) == bool(self.checkpoint_path):
             raise UsageError("give either --checkpoint_path or --checkpoint, the name of a release")
+        if self.cache_dir and files.is_remote(self.cache_dir):
+            raise UsageError(f"--cache_dir={self.cache_dir} must be a local directory")
         if self.to == "tf1" and (self.drop_background or self.checkpoint):
             raise UsageError("--drop_background and --checkpoint go with --to=tf2")
 
 
 def convert(config: ConvertConfig) -> None:
     """Converts a TF1 checkpoint into a TF2 one with the same logits, or back."""
-    if os.path.exists(config.output_dir) and not _is_replaceable(config.output_dir):
+    if not files.is_replaceable(config.output_dir, last=RECORD):
         raise UserError(
             f"--output_dir={config.output_dir} is a file, or holds files that are no converted"
             " checkpoint: give another directory"
@@ -89,7 +91,7 @@ def convert(config: ConvertConfig) -> None:
         request = ModelRequest(config.model_name, config.width_multiplier, config.resolution)
     request = dataclasses.replace(request, quantization_aware=config.quantization_aware)
     checkpoint = open_checkpoint(path, request, weights)
-    with atomic_directory(config.output_dir) as directory:
+    with files.atomic_directory(config.output_dir, last=RECORD) as directory:
         if config.to == "tf1":
             _write_tf1(checkpoint, directory)
         else:
@@ -120,7 +122,7 @@ def _write_tf2(checkpoint: OpenCheckpoint, directory: str, drop_background: bool
         record, stored = without_background(record, stored)
     write_weights(directory, stored.raw, stored.averages, stored.step)
     record.write(directory)
-    write_json(os.path.join(directory, MAPPING), checkpoint.stored.mapping.to_json())
+    files.write_json(files.join(directory, MAPPING), checkpoint.stored.mapping.to_json())
     logging.info(
         "%s at width %g with %d outputs; used with its %s weights",
         record.config.name,
@@ -141,13 +143,6 @@ def _write_tf1(checkpoint: OpenCheckpoint, directory: str) -> None:
     write_tf1_checkpoint(directory, variables, stored.step)
     checkpoint.record.write(directory)
     logging.info("%d variables under slim's names", len(variables))
-
-
-def _is_replaceable(directory: str) -> bool:
-    if not os.path.isdir(directory):
-        return False
-    names = os.listdir(directory)
-    return not names or "model.json" in names
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from common import files
 from common.errors import UsageError, UserError, first_line
 from common.labels import LabelNumbering
 from loaders.loaders import WEIGHT_SETS, StoredWeights, fill
@@ -99,8 +99,8 @@ def open_checkpoint(
 
 def _find_newest(path: str) -> str:
     """The prefix that `path` names; of a run's checkpoints the newest."""
-    for directory in (path, os.path.join(path, DIRECTORY), os.path.join(path, "checkpoint")):
-        if os.path.isdir(directory) and (prefixes := list_checkpoints(directory)):
+    for directory in (path, files.join(path, DIRECTORY), files.join(path, "checkpoint")):
+        if prefixes := list_checkpoints(directory):
             return prefixes[-1] if _is_tf2(prefixes[-1]) else find_prefix(directory)
     return find_prefix(path)
 
@@ -113,11 +113,11 @@ def _is_tf2(prefix: str) -> bool:
 
 
 def _open_tf2(prefix, request, weights, classes) -> OpenCheckpoint:
-    directory = os.path.dirname(prefix)
+    directory = files.parent(prefix)
     # A run keeps its record beside the directory of its checkpoints.
-    if not os.path.exists(os.path.join(directory, RECORD)):
-        directory = os.path.dirname(directory)
-    if not os.path.exists(os.path.join(directory, RECORD)):
+    if not files.exists(files.join(directory, RECORD)):
+        directory = files.parent(directory)
+    if not files.exists(files.join(directory, RECORD)):
         raise UserError(
             f"{prefix} has no {RECORD} beside it, so that its architecture and labels are not"
             " known: keep the two together, as training and conversion write them"

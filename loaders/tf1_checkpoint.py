@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 
 import numpy as np
 import tensorflow as tf
 
+from common import files
 from common.errors import UserError, first_line
 from loaders.identify import Identity, identify
 
@@ -94,11 +93,11 @@ def find_prefix(path: str) -> str:
         UserError: there is no checkpoint, or there are several.
     """
     path = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path)
-    if os.path.isfile(path + ".index"):
+    if files.is_file(path + ".index"):
         return path
-    if os.path.isdir(path):
-        names = sorted(glob.glob("*.index", root_dir=path))
-        prefixes = [os.path.join(path, name.removesuffix(".index")) for name in names]
+    if files.is_directory(path):
+        names = files.find(path, "*.index")
+        prefixes = [files.join(path, name.removesuffix(".index")) for name in names]
         if len(prefixes) == 1:
             return prefixes[0]
         found = f"{len(prefixes)} checkpoints" if prefixes else "no checkpoint"

@@ -8,14 +8,10 @@ or inputs have changed is run again, and what it wrote before is kept aside.
 from __future__ import annotations
 
 import dataclasses
-import glob
-import hashlib
 import itertools
 import logging
-import os
 import shlex
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from common import command, files
@@ -72,8 +68,8 @@ def run_line(config: RunConfig) -> None:
     start = time.monotonic()
     for number, stage in enumerate(stages, 1):
         title = f"[{number}/{len(stages)}] {stage.name}"
-        stamp = os.path.join(config.work_dir, "stages", f"{stage.name.replace(' ', '-')}.json")
-        before = files.read_json(stamp) if os.path.exists(stamp) else None
+        stamp = files.join(config.work_dir, "stages", f"{stage.name.replace(' ', '-')}.json")
+        before = files.read_json(stamp) if files.exists(stamp) else None
         asked = _what_is_asked(stage)
         if before and before["asked"] != asked:
             _set_aside(stage, config.work_dir)
@@ -89,7 +85,7 @@ def run_line(config: RunConfig) -> None:
         files.write_json(stamp, {"asked": asked, "written": written})
         logging.info("%s: done in %.0f s", title, time.monotonic() - stage_start)
     logging.info("all stages are finished, %.0f s", time.monotonic() - start)
-    logging.info("report: %s", os.path.abspath(stages[-1].outputs[0]))
+    logging.info("report: %s", files.absolute(stages[-1].outputs[0]))
 
 
 def choose_experiment(config: RunConfig) -> Experiment:
@@ -131,17 +127,19 @@ def _what_is_asked(stage: Stage) -> dict[str, Any]:
     return {
         "command": stage.command_line,
         "inputs": _fingerprints(stage.inputs),
-        "folders": {path: _listing_fingerprint(path) for path in stage.folders},
+        "folders": {path: files.listing_fingerprint(path) for path in stage.folders},
     }
 
 
 def _what_is_written(stage: Stage, work_dir: str) -> dict[str, Any]:
     """What must still be there for a stage to be finished: manifests by hash, the rest by size."""
-    sizes = {
-        os.path.relpath(path, work_dir): os.path.getsize(path)
-        for found in _owned(stage, work_dir)
-        for path in _files_below(found)
-    }
+    sizes = {}
+    for name in _owned(stage, work_dir):
+        path = files.join(work_dir, name)
+        if files.is_directory(path):
+            sizes |= {files.join(name, below): size for below, size in files.list_tree(path)}
+        else:
+            sizes[name] = files.file_size(path)
     return {"outputs": _fingerprints(stage.outputs), "sizes": sizes}
 
 
@@ -152,10 +150,10 @@ def _require_outputs(stage: Stage) -> None:
         UserError: it names the file.
     """
     for path in stage.outputs:
-        if not os.path.exists(path):
+        if not files.exists(path):
             raise UserError(
                 f"{path} is lost, and {stage.name!r} does not write it again as long as the rest is"
-                f" there: move {os.path.dirname(path)} away and run the same command again"
+                f" there: move {files.parent(path)} away and run the same command again"
             )
 
 
@@ -176,39 +174,16 @@ def _set_aside(stage: Stage, work_dir: str) -> None:
     found = _owned(stage, work_dir)
     if not found:
         return
-    numbers = (os.path.join(work_dir, "outdated", str(n)) for n in itertools.count(1))
-    directory = next(path for path in numbers if not os.path.exists(path))
+    numbers = (files.join(work_dir, "outdated", str(n)) for n in itertools.count(1))
+    directory = next(path for path in numbers if not files.exists(path))
     logging.info("settings or inputs of %s have changed: the old is in %s", stage.name, directory)
-    for path in found:
-        target = os.path.join(directory, os.path.relpath(path, work_dir))
-        files.make_directory(os.path.dirname(target))
-        os.replace(path, target)
+    for name in found:
+        files.move(files.join(work_dir, name), files.join(directory, name))
 
 
 def _owned(stage: Stage, work_dir: str) -> list[str]:
-    """The files and directories that the stage wrote, as far as they are there."""
-    return [
-        os.path.join(work_dir, name)
-        for pattern in stage.owns
-        for name in sorted(glob.glob(pattern, root_dir=work_dir))
-    ]
-
-
-def _files_below(path: str) -> Iterator[str]:
-    """The file `path`, or all files below the directory."""
-    if not os.path.isdir(path):
-        yield path
-    for folder, _, names in os.walk(path):
-        yield from (os.path.join(folder, name) for name in names)
-
-
-def _listing_fingerprint(path: str) -> str:
-    """A hash over names, sizes and times of the file `path`, or of all files below it."""
-    digest = hashlib.sha256()
-    for file in sorted(_files_below(path)):
-        status = os.stat(file, follow_symlinks=False)
-        digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
-    return digest.hexdigest()
+    """The files and directories that the stage wrote, as far as they are there, in `work_dir`."""
+    return [name for pattern in stage.owns for name in files.find(work_dir, pattern)]
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import dataclasses
 import os
 from typing import Any
 
+from common import files
 from common.errors import UserError
 from pipeline.evaluate import EvaluateConfig
 from pipeline.experiments import SCRATCH, TF1, Experiment
 from pipeline.export import ExportConfig
+from pipeline.publish import PublishConfig
 from pipeline.report import ReportConfig
 from pipeline.stage import Stage
 from pipeline.start import choose_start
@@ -58,33 +60,33 @@ def choose_photos(dataset: str, work_dir: str) -> Photos:
     Raises:
         UserError: it is none of these.
     """
-    drawn = os.path.join(work_dir, "photos")
-    folders = {split: os.path.join(drawn, split) for split in (TRAIN, VALIDATION)}
+    drawn = files.join(work_dir, "photos")
+    folders = {split: files.join(drawn, split) for split in (TRAIN, VALIDATION)}
     if dataset in DRAWN:
         stage = Stage(
             name="draw photos",
             command="preprocessing.demo_photos:draw_photos",
             configs=(DemoConfig(output_dir=drawn, things=dataset),),
-            outputs=(os.path.join(drawn, "demo.json"),),
+            outputs=(files.join(drawn, "demo.json"),),
             owns=("photos",),
         )
-        names = os.path.join(drawn, "class_names.txt")
+        names = files.join(drawn, "class_names.txt")
         return Photos(stage, folders, class_names=names, max_rejected_fraction=_DRAWN_BROKEN)
     source = TFDS_SOURCES.get(dataset, dataset)
     if source.startswith(_TFDS):
         return Photos(None, {TRAIN: source, VALIDATION: source})
-    if not os.path.isdir(dataset):
+    if not files.is_directory(dataset):
         raise UserError(
             f"--dataset={dataset} is no directory: give one of class folders, or one of"
             f" {', '.join([*DRAWN, *TFDS_SOURCES])}, tfds:NAME"
         )
-    tars = {split: os.path.join(dataset, name) for split, name in _OFFICIAL_TARS.items()}
-    if all(map(os.path.isfile, tars.values())):
+    tars = {split: files.join(dataset, name) for split, name in _OFFICIAL_TARS.items()}
+    if all(map(files.is_file, tars.values())):
         return Photos(None, tars)
-    train = os.path.join(dataset, "train")
+    train = files.join(dataset, "train")
     for name in _VALIDATION_FOLDERS:
-        validation = os.path.join(dataset, name)
-        if os.path.isdir(train) and os.path.isdir(validation):
+        validation = files.join(dataset, name)
+        if files.is_directory(train) and files.is_directory(validation):
             return Photos(None, {TRAIN: train, VALIDATION: validation})
     return Photos(None, {TRAIN: dataset, VALIDATION: dataset}, _HOLDOUT_FRACTION)
 
@@ -117,21 +119,21 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
     way, other = ("-scratch", "") if (dataset, init) == (DEMO, SCRATCH) else ("", "-scratch")
 
     def at(name: str) -> str:
-        return os.path.join(work_dir, name)
+        return files.join(work_dir, name)
 
     photos = choose_photos(dataset, work_dir)
     start = choose_start(init, experiment, work_dir)
     data_dir, model_dir, export_dir = at("data"), at(f"model{way}"), at(f"export{way}")
     manifests = {
-        split: os.path.join(data_dir, split, "manifest.json") for split in (TRAIN, VALIDATION)
+        split: files.join(data_dir, split, "manifest.json") for split in (TRAIN, VALIDATION)
     }
     num_shards = {TRAIN: experiment.num_shards, VALIDATION: experiment.num_validation_shards}
     evaluation, report = at(f"evaluation{way}.json"), at(f"report{way}.html")
-    commands = at(f"commands{way}.txt")
-    trained = tuple(os.path.join(model_dir, name) for name in ("model.json", "history.json"))
-    exported = os.path.join(export_dir, "export.json")
-    compared = os.path.join(at(f"model{other}"), "history.json")
-    compare = dataset == DEMO and os.path.exists(compared)
+    commands, published = at(f"commands{way}.txt"), at(f"published{way}")
+    trained = tuple(files.join(model_dir, name) for name in ("model.json", "history.json"))
+    exported = files.join(export_dir, "export.json")
+    compared = files.join(at(f"model{other}"), "history.json")
+    compare = dataset == DEMO and files.exists(compared)
     preprocess = [
         Stage(
             name=f"preprocess {split}",
@@ -208,19 +210,28 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
             owns=(f"export{way}",),
         ),
         Stage(
+            name=f"publish{way}",
+            command="pipeline.publish:publish",
+            configs=(PublishConfig(to=published, export_dir=export_dir),),
+            inputs=(exported,),
+            # Owns nothing: versions are only ever added.
+            outputs=(files.join(published, "LATEST.json"),),
+        ),
+        Stage(
             name=f"report{way}",
             command="pipeline.report:write_report",
             configs=(
                 ReportConfig(
                     data_dir=data_dir,
                     output=report,
+                    experiment=experiment.name,
                     title=_title(experiment.recipe.model, dataset),
                     model_dir=model_dir,
                     evaluation=evaluation,
                     export_dir=export_dir,
                     class_names=photos.class_names,
                     commands=commands,
-                    compare=os.path.dirname(compared) if compare else "",
+                    compare=at(f"model{other}") if compare else "",
                 ),
             ),
             inputs=(

@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import os
 
+from common import files
 from common.errors import UsageError, UserError
 from loaders.convert import ConvertConfig
 from pipeline.experiments import CHECKPOINT, SCRATCH, TF1, Experiment
@@ -55,7 +56,7 @@ def choose_start(init: str, experiment: Experiment, work_dir: str) -> Start:
                 f" {model.width_multiplier:g} is trained: give the path of a checkpoint, or"
                 f" --init={SCRATCH}"
             )
-        converted = os.path.join(work_dir, "converted")
+        converted = files.join(work_dir, "converted")
         stage = Stage(
             name="convert",
             command="loaders.convert:convert",
@@ -69,14 +70,22 @@ def choose_start(init: str, experiment: Experiment, work_dir: str) -> Start:
                 ),
             ),
             inputs=(DEMO_WEIGHTS,),
-            outputs=(os.path.join(converted, "model.json"),),
+            outputs=(files.join(converted, "model.json"),),
             owns=("converted",),
         )
         return Start((stage,), converted, (converted,))
-    inputs = (init,) if os.path.isdir(init) else tuple(sorted(glob.glob(glob.escape(init) + ".*")))
+    inputs = (init,) if files.is_directory(init) else _files_of(init)
     if not inputs:
         raise UserError(
             f"--init={init} is no checkpoint: give {SCRATCH}, {TF1}, or the path of a TF1 or TF2"
             " checkpoint without '.index', or of its directory"
         )
     return Start((), init, inputs)
+
+
+def _files_of(prefix: str) -> tuple[str, ...]:
+    """The files of a checkpoint."""
+    directory, name = files.parent(prefix), os.path.basename(prefix)
+    return tuple(
+        files.join(directory, found) for found in files.find(directory, f"{glob.escape(name)}.*")
+    )

@@ -28,12 +28,23 @@ from PIL import Image
 
 from common.command import flag, run
 from common.errors import UsageError, UserError
-from common.files import atomic_directory, read_json, write_json, write_text
+from common.files import (
+    absolute,
+    atomic_directory,
+    exists,
+    is_directory,
+    is_replaceable,
+    join,
+    read_json,
+    write_json,
+    write_text,
+)
 from common.progress import Progress
 from preprocessing.demo.drawing import THINGS, Thing
 from preprocessing.demo.pretraining import PRETRAINING_THINGS
 from preprocessing.demo.scene import draw_scene
 
+SUMMARY = "demo.json"
 SPLITS = ("train", "validation")
 REPAIRABLE_KINDS = ("png", "cmyk")
 REJECTED_KINDS = ("truncated", "text", "empty")
@@ -130,7 +141,7 @@ def draw_photos(config: DemoConfig) -> None:
 
 
 def _write(config: DemoConfig) -> dict:
-    directory = os.path.abspath(config.output_dir)
+    directory = absolute(config.output_dir.rstrip("/"))
     things = THING_SETS[config.things]
     settings = {
         name: getattr(config, name)
@@ -148,33 +159,33 @@ def _write(config: DemoConfig) -> dict:
         for file in _plan_photos(split, per_class, things) + _plan_bad_files(split, things)
     ]
     summary = {"settings": settings, "counts": {split: _count(files, split) for split in SPLITS}}
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(directory, last=SUMMARY) as temporary:
         for folder in sorted({os.path.dirname(file.path) for file in files}):
             os.makedirs(os.path.join(temporary, folder))
         _draw_all(files, temporary, config)
         names = "".join(f"{thing.synset}\t{thing.name}\n" for thing in things)
         write_text(os.path.join(temporary, "class_names.txt"), names)
-        write_json(os.path.join(temporary, "demo.json"), summary)
+        write_json(os.path.join(temporary, SUMMARY), summary)
     logging.info("drew %d files into %s", len(files), config.output_dir)
     return summary
 
 
 def _finished(directory: str, settings: dict) -> dict | None:
     """The summary of a data set that is there already, None if nothing is."""
-    if not os.path.lexists(directory):
+    if not exists(directory) and not os.path.lexists(directory):
         return None
-    if not os.path.isdir(directory):
+    if not is_directory(directory):
         raise UserError(f"--output_dir={directory} is a file; give a directory")
-    summary_path = os.path.join(directory, "demo.json")
-    if os.path.exists(summary_path):
+    summary_path = join(directory, SUMMARY)
+    if exists(summary_path):
         summary = read_json(summary_path)
         if isinstance(summary, dict) and summary.get("settings") == settings:
             return summary
         raise UserError(
-            f"--output_dir={directory} holds demo photos of other settings (see demo.json there);"
+            f"--output_dir={directory} holds demo photos of other settings (see {SUMMARY} there);"
             " remove it or give another directory"
         )
-    if os.listdir(directory):
+    if not is_replaceable(directory, last=SUMMARY):
         raise UserError(
             f"--output_dir={directory} holds files that are not demo photos; give a directory that"
             " is new or empty"

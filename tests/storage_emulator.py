@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -34,16 +34,28 @@ PAGE = 1000
 RESET, CUT, SHORT = "reset", "cut", "short"
 FAULTS = (429, 503, RESET, CUT, SHORT)
 
+# By this address the fault can be set from another process; see `fail`.
+FAIL = "/fail"
+
 HOP_HEADERS = {"connection", "content-length", "date", "server", "transfer-encoding"}
 
 
 def serve() -> None:
     """Runs the emulator, says its port, and ends when standard input does."""
+    from gcp_storage_emulator import server as emulator
     from gcp_storage_emulator.server import create_server
     from gcp_storage_emulator.storage import Storage
 
     logging.disable()
     Storage._write_config_to_file = lambda self: None  # nobody reads it, and it grows
+    read_body = emulator._read_data
+
+    def body_of(handler, query):
+        body = read_body(handler, query)
+        # An empty object, as TensorFlow makes one for a directory: the emulator takes no body.
+        return b"" if body is None and query.get("uploadType") == ["media"] else body
+
+    emulator._read_data = body_of
     server = create_server("127.0.0.1", 0, in_memory=True)
     server.start()
     print(server._api._httpd.server_address[1], flush=True)
@@ -65,11 +77,14 @@ class Proxy(ThreadingHTTPServer):
         self.page = PAGE
         self.finished_uploads: dict[str, _Answer] = {}
         self.requests: list[str] = []
+        self.clients: set[str] = set()  # by what they call themselves, without the version
         self.num_faults = 0
         self._fault: int | str | None = None
         self._every = 1
         self._turn = 0
         self._lock = threading.Lock()
+        self._look: Callable[[], None] | None = None
+        self._looking = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -93,9 +108,29 @@ class Proxy(ThreadingHTTPServer):
             self.num_faults += 1
             return self._fault
 
+    def watch(self, look: Callable[[], None] | None) -> None:
+        """From now on `look` is called behind every request, before it is answered."""
+        self._look = look
+
+    def looked(self) -> None:
+        look = self._look
+        if look:
+            with self._looking:
+                look()
+
+    def objects(self) -> dict[str, bytes]:
+        """All that is in the bucket, past faults and tested code."""
+        listed = json.loads(self.ask("GET", f"/storage/v1/b/{BUCKET}/o").body)
+        return {
+            item["name"]: self.ask(
+                "GET", f"/storage/v1/b/{BUCKET}/o/{_quoted(item['name'])}?alt=media"
+            ).body
+            for item in listed.get("items", [])
+        }
+
     def put(self, name: str, content: bytes) -> None:
         """Lays an object (not an empty one) into the bucket, past faults and tested code."""
-        where = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={urllib.parse.quote(name)}"
+        where = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={_quoted(name)}"
         headers = {"Content-Type": "application/octet-stream"}
         assert self.ask("POST", where, content, headers).status == 200
 
@@ -112,11 +147,29 @@ class Proxy(ThreadingHTTPServer):
             return _Answer(answer.status, dict(answer.getheaders()), answer.read())
 
 
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
 class _Answer:
     def __init__(self, status: int, headers: dict[str, str], body: bytes):
         self.status = status
         self.headers = headers
         self.body = body
+
+
+def fail(fault: int | str | None, every: int = 1) -> None:
+    """As `Proxy.fail`, from a process that knows the proxy by STORAGE_EMULATOR_HOST alone."""
+    address = os.environ["STORAGE_EMULATOR_HOST"].removeprefix("http://")
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+        connection.request("POST", f"{FAIL}?fault={fault or ''}&every={every}")
+        assert connection.getresponse().status == 200
+
+
+def _fault_of(path: str) -> tuple[int | str | None, int]:
+    query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query))
+    fault = query.get("fault")
+    return int(fault) if fault and fault.isdigit() else fault, int(query["every"])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -125,13 +178,19 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
+        self.server.clients.add(self.headers.get("User-Agent", "").partition("/")[0])
+        if self.path.startswith(FAIL):
+            self.server.fail(*_fault_of(self.path))
+            self._send(_Answer(200, {}, b""))
+            return
         fault = self.server.next_fault(self.command, self.path)
         if isinstance(fault, int):
             message = json.dumps({"error": {"code": fault, "message": "by order of the test"}})
             self._send(_Answer(fault, {"Content-Type": "application/json"}, message.encode()))
             return
         answer = self._answer(body)
+        self.server.looked()
         if fault == RESET:
             self._reset()
         elif fault == SHORT:
@@ -144,6 +203,22 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_) -> None:
         pass
 
+    def handle_expect_100(self) -> bool:
+        accepted = super().handle_expect_100()
+        self.wfile.flush()  # or the client waits for it a second long
+        return accepted
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        # TensorFlow's client, which names a length as well; of the two this counts (RFC 9112).
+        body = b""
+        while length := int(self.rfile.readline(), 16):
+            body += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _answer(self, body: bytes) -> _Answer:
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
@@ -152,7 +227,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "PUT" and query.get("upload_id") in self.server.finished_uploads:
             # As the service does, and the emulator does not: an upload whose answer was lost.
             return self.server.finished_uploads[query["upload_id"]]
-        answer = self.server.ask(self.command, self.path, body, dict(self.headers))
+        # By the name of the host the emulator makes the address that an upload goes on to.
+        headers = {**self.headers, "Host": self.server.url.removeprefix("http://")}
+        headers.pop("Transfer-Encoding", None)
+        answer = self.server.ask(self.command, self.path, body, headers)
+        if answer.status == 308 and answer.headers.get("Range") == "bytes=0-0":
+            del answer.headers["Range"]  # nothing has come; the emulator says one byte
         if self.command == "PUT" and answer.status == 200:
             self.server.finished_uploads[query["upload_id"]] = answer
         return answer

@@ -2,28 +2,59 @@
 
 Keras' own checkpoint keys are positions of layers, which one inserted layer shifts. Here the keys
 are `model/NAME`, `averages/NAME`, `optimizer/SLOT/NAME` and `progress/NAME`, where NAME is a key of
-`training.models.named_variables`.
+`training.models.named_variables`. They may lie in a bucket, which TensorFlow reads and writes by a
+client of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
 import re
-import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from common import files
 from common.errors import UserError, first_line
 
 DIRECTORY = "checkpoints"  # of a run, below its --model_dir
 
 _PREFIX = "ckpt"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+# What TensorFlow says of a bucket that does not answer, after many attempts, or refuses.
+_UNREACHABLE = (
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.UnavailableError,
+)
+
+
+@contextlib.contextmanager
+def reachable(path: str) -> Iterator[None]:
+    """Says that a bucket is out of reach, which is no damage to what lies in it.
+
+    Raises:
+        UserError: as it says.
+    """
+    try:
+        yield
+    except _UNREACHABLE as error:
+        if not files.is_remote(path):
+            raise
+        raise UserError(
+            f"{path} is out of reach: {first_line(error)}; the same command goes on from the last"
+            " checkpoint"
+        ) from None
 
 
 class CheckpointStore:
@@ -45,13 +76,15 @@ class CheckpointStore:
         if writes:
             remove_unfinished(directory)
             _remove_unreadable_state(directory)
-            self._manager = tf.train.CheckpointManager(
-                self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
-            )
+            with reachable(directory):
+                self._manager = tf.train.CheckpointManager(
+                    self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
+                )
 
     def save(self, step: int) -> str | None:
         """Writes a checkpoint, whole or not at all; its path prefix, if this process writes."""
-        return self._manager.save(checkpoint_number=step) if self._manager else None
+        with reachable(self._directory):
+            return self._manager.save(checkpoint_number=step) if self._manager else None
 
     def restore_newest(self) -> str | None:
         """Restores the newest whole checkpoint exactly; None when there is none at all.
@@ -62,9 +95,10 @@ class CheckpointStore:
         prefixes = list_checkpoints(self._directory)
         for prefix in reversed(prefixes):
             try:
-                status = self._checkpoint.restore(prefix)
-                status.assert_consumed()
+                self._restore(prefix)
                 return prefix
+            except (UserError, PermissionError):
+                raise  # the bucket is out of reach; to go on from an older one would lose work
             except Exception as error:
                 # Whatever a damaged file raises (IndexError, DataLossError, OpError, ...), the
                 # cure is the same: say it, and take the one before.
@@ -80,17 +114,43 @@ class CheckpointStore:
             )
         return None
 
+    def _restore(self, prefix: str) -> None:
+        try:
+            self._checkpoint.restore(prefix).assert_consumed()
+        except Exception:
+            if not files.is_remote(prefix):
+                raise
+            # TensorFlow's client does not tell a bucket out of reach from a damaged file.
+            with _checked_copy(prefix) as local:
+                self._checkpoint.restore(local).assert_consumed()
+
+
+@contextlib.contextmanager
+def _checked_copy(prefix: str) -> Iterator[str]:
+    """Yields the prefix of a local copy of a checkpoint, whose files are those of the bucket.
+
+    Raises:
+        UserError: the bucket is out of reach.
+    """
+    directory, name = files.parent(prefix), os.path.basename(prefix)
+    with tempfile.TemporaryDirectory(prefix="mobilenet-checkpoint-") as copy:
+        for found in files.find(directory, f"{glob.escape(name)}.*"):
+            files.write_bytes(
+                files.join(copy, found), files.read_bytes(files.join(directory, found))
+            )
+        yield files.join(copy, name)
+
 
 def list_checkpoints(directory: str) -> list[str]:
     """Path prefixes of the checkpoints in `directory`, oldest first, by the files there are."""
-    names = glob.glob("*.index", root_dir=directory)
-    return sorted((os.path.join(directory, n.removesuffix(".index")) for n in names), key=_step_of)
+    names = files.find(directory, "*.index")
+    return sorted((files.join(directory, n.removesuffix(".index")) for n in names), key=_step_of)
 
 
 def remove_unfinished(directory: str) -> None:
     """Removes what a killed process left of a checkpoint that it was writing."""
-    for name in glob.glob(f"{_PREFIX}-*_temp", root_dir=directory):
-        shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+    for name in files.find(directory, f"{_PREFIX}-*_temp"):
+        files.remove_tree(files.join(directory, name))
 
 
 def _remove_unreadable_state(directory: str) -> None:
@@ -98,9 +158,9 @@ def _remove_unreadable_state(directory: str) -> None:
     try:
         tf.train.get_checkpoint_state(directory)
     except ValueError:  # it is empty, or no text
-        path = os.path.join(directory, "checkpoint")
+        path = files.join(directory, "checkpoint")
         logging.warning("%s is damaged and is written anew", path)
-        os.remove(path)
+        tf.io.gfile.remove(path)  # of a bucket TensorFlow remembers for a while what is there
 
 
 def write_weights(
@@ -117,10 +177,11 @@ def write_weights(
         group: {name: tf.Variable(value) for name, value in values.items()}
         for group, values in items.items()
     }
-    manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(**variables), directory, max_to_keep=1, checkpoint_name=_PREFIX
-    )
-    return manager.save(checkpoint_number=step)
+    with reachable(directory):
+        manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(**variables), directory, max_to_keep=1, checkpoint_name=_PREFIX
+        )
+        return manager.save(checkpoint_number=step)
 
 
 def read_weights(

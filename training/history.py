@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 from common import files
@@ -16,7 +15,7 @@ class History:
 
     def __init__(self, model_dir: str, writes: bool = True):
         self._writes = writes  # of several workers the chief does
-        self._path = os.path.join(model_dir, FILE_NAME)
+        self._path = files.join(model_dir, FILE_NAME)
         self.start: dict[str, Any] = {}
         self.epochs: list[dict[str, Any]] = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -160,9 +159,9 @@ def _check_input_range(checkpoint: OpenCheckpoint, fed: tuple[float, ...]) -> No
 
 def _has_record(prefix: str) -> bool:
     """Whether a checkpoint says what it is of; those of TF1 do not."""
-    directory = os.path.dirname(prefix)
-    places = (directory, os.path.dirname(directory))
-    return any(files.exists(os.path.join(place, RECORD)) for place in places)
+    directory = files.parent(prefix)
+    places = (directory, files.parent(directory))
+    return any(files.exists(files.join(place, RECORD)) for place in places)
 
 
 def _range(values: tuple[float, ...]) -> str:

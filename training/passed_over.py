@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 
 from common import files
 from common.errors import UserError, first_line
@@ -32,7 +31,7 @@ class PassedOver:
     """
 
     def __init__(self, model_dir: str, shards: Shards, most: int):
-        self._path = os.path.join(model_dir, FILE_NAME)
+        self._path = files.join(model_dir, FILE_NAME)
         self._shards, self._most = shards, most
         self._reasons: dict[int, str] = {}
         if files.exists(self._path):

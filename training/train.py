@@ -45,11 +45,6 @@ def train(
 ) -> None:
     """Trains a model on shards, or goes on with a run that was stopped."""
     recipe = Recipe(model, data, augmentation, optimization, distribution, run_flags)
-    if files.is_remote(run_flags.model_dir):
-        raise UsageError(
-            f"--model_dir={run_flags.model_dir}: a run lives in a local directory, or one that is"
-            " mounted; only its data may lie in a bucket"
-        )
     if not run_flags.dry_run:
         files.require_writable(run_flags.model_dir, "model_dir")
     with stopping.listening() as stop:
@@ -141,7 +136,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     restored = trainer.restore()
     # Only now is it certain that these settings go with what is there.
     if devices.is_chief:
-        files.write_json(os.path.join(run_flags.model_dir, CONFIG), settings)
+        files.write_json(files.join(run_flags.model_dir, CONFIG), settings)
         record.write(run_flags.model_dir)
     with named_shard_errors(validation):
         trainer.run(restored)
@@ -231,7 +226,7 @@ def _check_unchanged(run_flags: RunFlags, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it lists what has changed.
     """
-    path = os.path.join(run_flags.model_dir, CONFIG)
+    path = files.join(run_flags.model_dir, CONFIG)
     if run_flags.allow_changes or not files.exists(path):
         return
     written = files.read_json(path)

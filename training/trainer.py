@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 
 import tensorflow as tf
 
+from common import files
 from common.errors import UserError, first_line
 from common.progress import Progress
 from training.blow_up import find_cause
-from training.checkpoints import DIRECTORY, CheckpointStore, write_weights
+from training.checkpoints import DIRECTORY, CheckpointStore, reachable, write_weights
 from training.config import Recipe
 from training.distillation import Teacher
 from training.history import History, best_epoch, evaluations_since_best
@@ -83,7 +83,7 @@ class Trainer:
         self._history = History(self._run.model_dir, devices.is_chief)
         self._passed_over = PassedOver(self._run.model_dir, train, recipe.data.skip_corrupt_records)
         self._store = CheckpointStore(
-            os.path.join(self._run.model_dir, DIRECTORY),
+            files.join(self._run.model_dir, DIRECTORY),
             state.checkpoint_items(),
             self._run.keep_checkpoints,
             devices.is_chief,
@@ -405,7 +405,7 @@ class Trainer:
 
     def _save_best(self) -> None:
         if self._devices.is_chief:
-            directory = os.path.join(self._run.model_dir, BEST)
+            directory = files.join(self._run.model_dir, BEST)
             averages = self._state.weights("averages") if self._state.averages else None
             write_weights(directory, self._state.weights("raw"), averages, self._step)
             self._record.write(directory)
@@ -417,20 +417,27 @@ class Trainer:
     def _summary_writer(self) -> tf.summary.SummaryWriter:
         if not self._devices.is_chief:
             return tf.summary.create_noop_writer()
-        return tf.summary.create_file_writer(os.path.join(self._run.model_dir, LOGS))
+        logs = files.join(self._run.model_dir, LOGS)
+        with reachable(logs):
+            return tf.summary.create_file_writer(logs)
 
     def _log_examples(self, first_step: int) -> None:
         """Appends what this worker's replicas were given in the last call, a line a step."""
         parts = self._devices.strategy.experimental_local_results(self._state.examples)
         by_step = zip(*(part.numpy()[: self._step - first_step] for part in parts), strict=True)
-        path = os.path.join(
-            self._run.model_dir, EXAMPLES, f"worker-{self._devices.worker:05}.jsonl"
-        )
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            for step, replicas in enumerate(by_step, first_step + 1):
-                examples = [int(example) for part in replicas for example in part]
-                file.write(json.dumps({"step": step, "examples": examples}) + "\n")
+        lines = []
+        for step, replicas in enumerate(by_step, first_step + 1):
+            examples = [int(example) for part in replicas for example in part]
+            lines.append(json.dumps({"step": step, "examples": examples}) + "\n")
+        directory = files.join(self._run.model_dir, EXAMPLES)
+        name = f"worker-{self._devices.worker:05}"
+        if files.is_remote(directory):  # an object takes no more once it is there
+            path = files.join(directory, f"{name}-step-{first_step + 1:08}.jsonl")
+            files.write_text(path, "".join(lines))
+            return
+        files.make_directory(directory)
+        with open(files.join(directory, f"{name}.jsonl"), "a", encoding="utf-8") as file:
+            file.writelines(lines)
 
     def _summarise_call(self, first_step: int, seconds: float, waited: float) -> None:
         count = self._step - first_step
@@ -451,7 +458,8 @@ class Trainer:
         if self._run.histograms:
             for name, variable in self._state.weight_variables("raw").items():
                 tf.summary.histogram(name, variable, step=self._step)
-        tf.summary.flush()
+        with reachable(files.join(self._run.model_dir, LOGS)):
+            tf.summary.flush()
         logging.info(
             "  ".join(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

@@ -365,12 +365,6 @@ def test_the_size_of_a_local_directory_is_no_size_of_a_file(tmp_path):
         files.file_size(str(tmp_path))
 
 
-def test_a_directory_in_a_bucket_cannot_be_replaced_whole():
-    place = files.atomic_directory("gs://b/out")
-    with pytest.raises(UsageError, match="gs://b/out is in a bucket"), place:
-        pass
-
-
 def test_proving_a_directory_writable_touches_nothing_in_it(tmp_path):
     (tmp_path / "write-test").write_text("somebody's")
     files.require_writable(str(tmp_path), "output_dir")

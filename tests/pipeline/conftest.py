@@ -10,6 +10,8 @@ from PIL import Image
 from common.command import run_to_exit_code
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.export import ExportConfig, export
+from pipeline.formats.int8 import Int8Flags
+from pipeline.parity import ParityFlags
 from pipeline.report import ReportConfig, write_report
 from pipeline.run import RunConfig, run_line
 from preprocessing.build_dataset import BuildConfig, build_dataset
@@ -27,7 +29,7 @@ COMMANDS = {
     "verify": (verify, VerifyConfig),
     "train": (train, *FLAG_GROUPS),
     "evaluate": (evaluate, EvaluateConfig),
-    "export": (export, ExportConfig),
+    "export": (export, ExportConfig, ParityFlags, Int8Flags),
     "report": (write_report, ReportConfig),
     "run": (run_line, RunConfig),
 }

@@ -5,15 +5,18 @@ import hashlib
 import json
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from common.command import run_to_exit_code
 from loaders.convert import ConvertConfig, convert
-from pipeline import evaluate as evaluate_module
+from pipeline.evaluation import result as result_module
 
-from .conftest import CLASSES, weights_in
+from .colour_model import colour_model, images_by_hand
+from .conftest import CLASSES, start, weights_in
 
 V1_SMALL = ("mobilenet_v1_0.25_128", 0.25, 128)
 V1_LARGE = ("mobilenet_v1_0.75_224", 0.75, 224)
@@ -28,6 +31,7 @@ def evaluated(command, tmp_path):
         outcome = command("evaluate", output=output, **flags)
         assert outcome.code == 0, outcome.err
         value = json.loads(output.read_text())
+        value["shown"] = outcome.out
         assert f"top-1 {value['top_1']:.4f} ({value['num_correct_top_1']} of" in outcome.out
         return value
 
@@ -62,11 +66,11 @@ def test_real_weights_are_right_on_the_photos_that_tf1_is_right_on(
     reference_data, real_data, evaluated, monkeypatch, model, top_1, top_5
 ):
     results = []
-    to_json = evaluate_module.to_json
+    to_json = result_module.to_json
     monkeypatch.setattr(
-        evaluate_module,
+        result_module,
         "to_json",
-        lambda result, *rest: results.append(result) or to_json(result, *rest),
+        lambda outcomes, *rest: results.append(outcomes) or to_json(outcomes, *rest),
     )
     value = evaluated(data_dir=real_data, **tf1_flags(reference_data, model))
     assert value["num_examples"] == 500
@@ -83,12 +87,10 @@ def test_real_weights_are_right_on_the_photos_that_tf1_is_right_on(
         assert row["num_examples"] == 1
         if is_clear(photo):
             assert row["num_correct"] == (photo["label"] == photo["top1"]), photo["path"]
-    # One photo a class: the confusion matrix holds each photo's prediction.
-    (result,) = results
-    for synset, photo in expected.items():
-        if is_clear(photo):
-            row = result.confusion[synsets.index(synset)]
-            assert np.flatnonzero(row).tolist() == [int(photo["top1"])], photo["path"]
+    (outcomes,) = results
+    for index, output in zip(outcomes.class_index, outcomes.predicted, strict=True):
+        photo = expected[synsets[index]]
+        assert not is_clear(photo) or output == int(photo["top1"]), photo["path"]
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,6 @@ def test_every_form_of_a_model_and_every_batch_size_gives_the_same_counts(
 
 def logits_by_hand(prefix: str, group: str, data_dir) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Logits, class indices and file names of the validation photos, without the evaluator."""
-    import tensorflow as tf
-
     from training.models import build_model, make_config
     from training.models.mobilenet import weights_of
 
@@ -170,19 +170,8 @@ def logits_by_hand(prefix: str, group: str, data_dir) -> tuple[np.ndarray, np.nd
     values = weights_in(prefix, group)
     for name, variable in weights_of(model).items():
         variable.assign(values[name])
-    images, labels, names = [], [], []
-    for path in sorted(data_dir.glob("validation-*")):
-        for record in tf.data.TFRecordDataset(str(path)):
-            features = tf.train.Example.FromString(record.numpy()).features.feature
-            (jpeg,) = features["image/encoded"].bytes_list.value
-            (name,) = features["image/filename"].bytes_list.value
-            pixels = tf.image.decode_jpeg(jpeg, 3)
-            pixels = tf.image.convert_image_dtype(pixels, tf.float32)
-            cropped = tf.image.central_crop(pixels, 0.875)[tf.newaxis]
-            images.append(tf.compat.v1.image.resize_bilinear(cropped, [32, 32])[0] * 2 - 1)
-            labels.append(CLASSES.index(name.decode().split("_")[0]))
-            names.append(name.decode())
-    return model(tf.stack(images), training=False).numpy(), np.array(labels), names
+    images, labels, names = images_by_hand(data_dir)
+    return model(images, training=False).numpy(), labels, names
 
 
 @pytest.mark.parametrize(("weights", "group"), [("averages", "averages"), ("raw", "model")])
@@ -235,3 +224,139 @@ def test_an_evaluation_names_the_data_by_its_hash(data_dir, model_dir, evaluated
     assert value["data_manifest_sha256"] == hashlib.sha256(content).hexdigest()
     assert (value["data_dir"], value["split"]) == (str(data_dir), "train")
     assert (value["num_examples"], value["classes"]) == (48, list(CLASSES))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A model that is right on some of the drawn photos."""
+    path = tmp_path_factory.mktemp("colours") / "model.keras"
+    colour_model(np.eye(3, dtype=np.float32), np.array([0.65, 0, 0])).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("split", "places"),
+    [
+        ("validation[:10]", slice(0, 10)),
+        ("validation[10:]", slice(10, 24)),
+        ("validation[25%:50%]", slice(6, 12)),
+    ],
+)
+def test_a_part_of_a_split_is_those_examples_of_it(data_dir, colours, evaluated, split, places):
+    value = evaluated(checkpoint_path=colours, data_dir=data_dir, split=split)
+    _, labels, names = images_by_hand(data_dir)
+    labels, names = labels[places], names[places]
+    assert (value["split"], value["num_examples"]) == (split, len(labels))
+    assert value["per_class"] == [
+        {
+            "class": CLASSES[i],
+            "num_examples": n,
+            "num_correct": value["per_class"][k]["num_correct"],
+        }
+        for k, (i, n) in enumerate(zip(*np.unique(labels, return_counts=True), strict=True))
+    ]
+    for mistake in value["mistakes"]:
+        assert names[mistake["example"] - places.start] == mistake["file_name"]
+
+
+def test_the_number_of_a_mistake_is_its_row_among_the_records(data_dir, colours, evaluated):
+    import pyarrow.parquet
+
+    value = evaluated(checkpoint_path=colours, data_dir=data_dir)
+    table = pyarrow.parquet.read_table(data_dir / "validation" / "records.parquet").to_pylist()
+    stored = [row["key"] for row in table if row["offset"] >= 0]
+    assert len(value["mistakes"]) > 3
+    for mistake in value["mistakes"]:
+        assert os.path.basename(stored[mistake["example"]]) == mistake["file_name"]
+
+
+def test_several_data_sets_have_a_file_each(
+    data_dir, colours, command, evaluated, photos, tmp_path
+):
+    other = tmp_path / "other"
+    assert start("build", source=photos / "train", output_dir=other, split="validation") == 0
+    one_by_one = {
+        (str(directory), split): evaluated(checkpoint_path=colours, data_dir=directory, split=split)
+        for directory, split in [
+            (data_dir, "validation[:10]"),
+            (data_dir, "train"),
+            (other, "validation"),
+        ]
+    }
+    results = tmp_path / "results"
+    results.mkdir()
+    flags = {"checkpoint_path": colours, "output": results / "e.json"}
+    outcome = command("evaluate", data_dir=data_dir, split="validation[:10],train", **flags)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("95 %") == 1  # one table
+    assert sorted(os.listdir(results)) == ["e-train.json", "e-validation-0-10.json"]
+    outcome = command("evaluate", data_dir=f"{data_dir},{other}", **flags)
+    assert outcome.code == 0, outcome.err
+    names = [f"e-{folder}-validation.json" for folder in ("data", "other")]
+    assert set(names) < set(os.listdir(results))
+    for name in ("e-train.json", "e-validation-0-10.json", names[1]):
+        value = json.loads((results / name).read_text())
+        alone = one_by_one[value["data_dir"], value["split"]]
+        assert value == {key: alone[key] for key in value}
+
+
+def test_data_sets_of_other_classes_are_not_evaluated_together(
+    data_dir, colours, command, photos, tmp_path
+):
+    (tmp_path / "two").mkdir()
+    for name in CLASSES[:2]:
+        (tmp_path / "two" / name).symlink_to(photos / "validation" / name)
+    other = tmp_path / "other"
+    assert start("build", source=tmp_path / "two", output_dir=other, split="validation") == 0
+    outcome = command("evaluate", checkpoint_path=colours, data_dir=f"{data_dir},{other}")
+    (line,) = outcome.err.splitlines()
+    assert outcome.code == 1 and "has other classes" in line
+
+
+def test_the_published_figure_is_shown_beside_ours(reference_data, real_data, evaluated):
+    flags = tf1_flags(reference_data, V1_SMALL) | {"split": "validation[:32]"}
+    value = evaluated(data_dir=real_data, compare_published=True, **flags)
+    # As the release's table has it.
+    assert (value["published"]["top_1"], value["published"]["top_5"]) == (0.415, 0.663)
+    (row,) = [line for line in value["shown"].splitlines() if "validation[:32]  " in line]
+    assert row.split()[-4:] == ["41.5", "%", "66.3", "%"]
+    assert "published" not in evaluated(data_dir=real_data, **flags)["shown"]
+
+
+def test_a_model_that_was_not_released_has_no_published_figure(data_dir, colours, evaluated):
+    value = evaluated(checkpoint_path=colours, data_dir=data_dir, compare_published=True)
+    assert value["published"] is None
+    assert "no figure was published" in value["shown"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "checkpoint",
+        pytest.param("saved_model", marks=pytest.mark.long),
+        pytest.param("keras", marks=pytest.mark.long),
+    ],
+)
+def test_replicas_give_what_one_device_gives(
+    data_dir, model_dir, good_export, colours, evaluated, kind, tmp_path
+):
+    """In a process of its own: the devices are set up once a process. 24 is no multiple of 10."""
+    path = {"checkpoint": model_dir, "saved_model": good_export / "saved_model", "keras": colours}
+    words = [
+        f"--checkpoint_path={path[kind]}",
+        f"--data_dir={data_dir}",
+        f"--output={tmp_path / 'replicas.json'}",
+        *("--batch_size=10", "--strategy=mirrored", "--num_virtual_devices=2"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.evaluate", *words],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    value = json.loads((tmp_path / "replicas.json").read_text())
+    alone = evaluated(checkpoint_path=path[kind], data_dir=data_dir)
+    assert value["confusion"] == alone["confusion"]
+    assert value["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert [m["example"] for m in value["mistakes"]] == [m["example"] for m in alone["mistakes"]]

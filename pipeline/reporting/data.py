@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from common import inline_svg
+from common import files, inline_svg
 from common.errors import UserError
-from pipeline import report_plots as plots
+from pipeline.reporting import plots
+from pipeline.reporting.thumbnails import thumbnail
 from preprocessing import layout, manifest, records, tfrecord
+from preprocessing.class_list import imagenet_synsets
 
 MOST_SAMPLES = 96
 MOST_SAMPLES_PER_CLASS = 8
 MOST_CLASSES_SHOWN = 24
 MOST_FILES_LISTED = 500
-THUMBNAIL_PIXELS = 96
 _COLUMNS = [
     *("key", "label", "shard", "width", "height"),
     *("offset", "length", "jpeg_offset", "jpeg_length"),
@@ -35,7 +32,7 @@ _CLASS_LIST_SOURCES = {
 
 
 class DataSet:
-    """A data set on disk, whose shards are read one record at a time.
+    """A finished data set, whose shards are read one record at a time.
 
     Args:
         data_dir: directory that holds shards and one folder with a manifest a split.
@@ -46,16 +43,12 @@ class DataSet:
 
     def __init__(self, data_dir: str):
         self._data_dir = data_dir
-        if not os.path.isdir(data_dir):
+        if not files.is_directory(data_dir):
             raise UserError(
                 f"--data_dir={data_dir} does not exist: name the directory that"
                 " preprocessing.build_dataset wrote"
             )
-        splits = [
-            name
-            for name in os.listdir(data_dir)
-            if os.path.exists(layout.split_path(data_dir, name, layout.MANIFEST))
-        ]
+        splits = layout.find_splits(data_dir)
         if not splits:
             raise UserError(
                 f"--data_dir={data_dir} holds no <split>/manifest.json: build the data set with"
@@ -65,6 +58,17 @@ class DataSet:
         splits.sort(key=lambda name: (order.get(name, 2), name))
         self._manifests = {split: manifest.load_manifest(data_dir, split) for split in splits}
         self._records = {split: _stored_records(data_dir, split) for split in splits}
+
+    @property
+    def class_texts(self) -> dict[str, str]:
+        """What each class is called in plain words."""
+        first = next(iter(self._manifests.values()))
+        return dict(zip(first.classes, first.class_texts, strict=True))
+
+    @property
+    def is_imagenet(self) -> bool:
+        """Whether figures of ImageNet's 1000 classes can be set beside those of this data."""
+        return all(one.classes == imagenet_synsets() for one in self._manifests.values())
 
     def same_as(self, manifest_sha256: str | None, split: str) -> bool | None:
         """Whether `split` is the data of that hash; None where either is unknown."""
@@ -114,22 +118,39 @@ class DataSet:
             "repaired": self._listed(layout.REPAIRED),
         }
 
-    def pictures(self, wanted: Sequence[tuple[str, str]], first_split: str) -> list[str | None]:
+    def pictures(
+        self, wanted: Sequence[tuple[str, str, int | None]], first_split: str
+    ) -> list[str | None]:
         """Thumbnails of examples as data URIs; None for one that no split holds.
 
         Args:
-            wanted: class and file name, with or without folders, of each example.
+            wanted: class, file name with or without folders, and number in `first_split` of each
+                example; None for a number that is not known.
             first_split: the split to look in before the others.
         """
-        names = [(label, _without_folders(name)) for label, name in wanted]
+        names = [(label, _without_folders(name)) for label, name, _ in wanted]
         found: dict[tuple[str, str], tuple[str, int]] = {}
         for split in sorted(self._records, key=lambda name: name == first_split):
-            classes, records = self._manifests[split].classes, self._records[split]
-            stored = zip(records["label"], records["key"], strict=True)
-            rows = ((classes[label], _without_folders(key)) for label, key in stored)
+            rows = (self._name_of(split, row) for row in range(len(self._records[split]["key"])))
             places = {name: (split, row) for row, name in enumerate(rows)}
             found |= {name: places[name] for name in names if name in places}
-        return [self._thumbnail(*found[name]) if name in found else None for name in names]
+        places = [
+            # Files of one name may be in a class several times; the number tells which it is.
+            (first_split, number) if self._is_at(first_split, number, name) else found.get(name)
+            for name, (_, _, number) in zip(names, wanted, strict=True)
+        ]
+        return [self._thumbnail(*place) if place else None for place in places]
+
+    def _name_of(self, split: str, row: int) -> tuple[str, str]:
+        """Class, and file name without folders."""
+        columns, classes = self._records[split], self._manifests[split].classes
+        return classes[columns["label"][row]], _without_folders(columns["key"][row])
+
+    def _is_at(self, split: str, row: int | None, name: tuple[str, str]) -> bool:
+        """Whether the example `name` has that number."""
+        if split not in self._records or not isinstance(row, int):
+            return False
+        return 0 <= row < len(self._records[split]["key"]) and self._name_of(split, row) == name
 
     def _counts_chart(self, labels: Sequence[str]) -> Any:
         counts = {split: one.examples_per_class for split, one in self._manifests.items()}
@@ -152,33 +173,24 @@ class DataSet:
             }
 
     def _thumbnail(self, split: str, row: int) -> str | None:
-        """A square JPEG of one record's picture as a data URI; None if Pillow cannot decode it."""
+        """A thumbnail of one record's picture; None if Pillow cannot decode it."""
         column = self._records[split]
         shard, offset, length, jpeg_offset, jpeg_length = (
             int(column[name][row])
             for name in ("shard", "offset", "length", "jpeg_offset", "jpeg_length")
         )
-        path = os.path.join(self._data_dir, self._manifests[split].shards[shard].name)
+        path = files.join(self._data_dir, self._manifests[split].shards[shard].name)
         try:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                record = file.read(length)
+            record = files.read_range(path, offset, length)
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path} cannot be read: {reason}") from None
         if tfrecord.payload_of(record) is None:
             raise UserError(
                 f"{path} is damaged at byte {offset}: build the data set again, which"
                 " mends damaged shards"
             )
-        try:
-            jpeg = record[jpeg_offset - offset :][:jpeg_length]
-            image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-            image = ImageOps.fit(image, (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        except (OSError, ValueError):
-            return None
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=82, optimize=True)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        return thumbnail(record[jpeg_offset - offset :][:jpeg_length])
 
     def _column(self, name: str) -> np.ndarray:
         return np.concatenate([records[name] for records in self._records.values()])
@@ -188,10 +200,9 @@ class DataSet:
         rows = []
         for split in self._manifests:
             path = layout.split_path(self._data_dir, split, name)
-            if not os.path.exists(path):
-                continue
-            with open(path, encoding="utf-8") as file:
-                rows += [{"split": split} | json.loads(line) for line in file if line.strip()]
+            if files.exists(path):
+                lines = files.read_bytes(path).decode("utf-8").split("\n")
+                rows += [{"split": split} | json.loads(line) for line in lines if line.strip()]
         return {"rows": rows[:MOST_FILES_LISTED], "more": max(0, len(rows) - MOST_FILES_LISTED)}
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import keras
 import tensorflow as tf
 
+from pipeline.formats import LABELS
+from pipeline.formats.labels import label_text
+from pipeline.formats.reproducible import rewrite_saved_model
 from training.image_ops import decode_for_evaluation
 from training.models import ModelRecord
 from training.models.mobilenet import weights_of
-
-LABELS = "labels.txt"
 
 
 class _Serving(tf.Module):
@@ -45,33 +47,32 @@ class _Serving(tf.Module):
         self.serve_images, self.serve_jpeg = serve_images, serve_jpeg
 
 
-def write_saved_model(model: keras.Model, record: ModelRecord, directory: str) -> dict:
-    """Writes `model`, which gives logits, and returns its signatures, for people to read.
+def write_saved_model(model: keras.Model, record: ModelRecord, directory: str) -> None:
+    """Writes `model`, which gives logits, with the signatures of `signatures_of`."""
+    with tempfile.TemporaryDirectory() as scratch:  # saving copies the asset from where it lies
+        labels_path = os.path.join(scratch, LABELS)
+        with open(labels_path, "w", encoding="utf-8") as file:
+            file.write(label_text(record))
+        serving = _Serving(model, record, labels_path)
+        signatures = {"serving_default": serving.serve_images, "serving_jpeg": serving.serve_jpeg}
+        tf.saved_model.save(serving, directory, signatures=signatures)
+    rewrite_saved_model(directory)
+    record.write(directory)
+
+
+def signatures_of(record: ModelRecord) -> dict:
+    """The SavedModel's signatures, for people to read.
 
     `serving_default` takes `images`, (batch, height, width, 3) float32 in the record's input range;
     `serving_jpeg` takes `jpeg`, (batch,) strings of JPEG files, and does the evaluation
     preprocessing itself. Both give `logits` and `probabilities`, (batch, outputs) float32.
     """
-    names = ["background"] * record.labels.offset + list(record.classes)
-    os.makedirs(directory)
-    # The asset is copied from where it lies now; beside the model it would be there twice.
-    labels_path = os.path.join(os.path.dirname(directory), LABELS)
-    with open(labels_path, "w", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in names)
-    serving = _Serving(model, record, labels_path)
-    signatures = {"serving_default": serving.serve_images, "serving_jpeg": serving.serve_jpeg}
-    tf.saved_model.save(serving, directory, signatures=signatures)
-    os.remove(labels_path)
-    record.write(directory)
+    height, width = record.config.resolution
     outputs = f"float32 [None, {record.config.num_classes}]"
     return {
-        name: {
-            "inputs": _shown(function.input_signature),
-            "outputs": dict.fromkeys(("logits", "probabilities"), outputs),
-        }
-        for name, function in signatures.items()
+        name: {"inputs": inputs, "outputs": dict.fromkeys(("logits", "probabilities"), outputs)}
+        for name, inputs in (
+            ("serving_default", {"images": f"float32 [None, {height}, {width}, 3]"}),
+            ("serving_jpeg", {"jpeg": "string [None]"}),
+        )
     }
-
-
-def _shown(specs) -> dict[str, str]:
-    return {spec.name: f"{spec.dtype.name} {spec.shape.as_list()}" for spec in specs}

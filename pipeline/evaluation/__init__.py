@@ -1,0 +1,1 @@
+"""What `pipeline.evaluate` is made of: opening models, statistics, diagnosis, published figures."""

@@ -1,0 +1,1 @@
+"""The sections of the report: each module turns one input into what the template shows."""

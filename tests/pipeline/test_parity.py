@@ -1,0 +1,465 @@
+"""The parity gate: what agrees passes, and each way to break each format is named.
+
+Artifacts are written from a model that is right or that was spoiled, and held against the right
+one.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from common.errors import UsageError, UserError
+from pipeline import formats
+
+from .conftest import CLASSES
+
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "tf2onnx"))
+FORMATS = tuple(name for name in formats.PATHS if name != formats.ONNX or HAS_ONNX)
+LITERT = formats.LITERT
+LOGITS = "Logits.Conv2d_1c_1x1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The model that exports are held against."""
+
+    model: object
+    record: object
+    values: dict
+    images: object
+
+
+@pytest.fixture(scope="module")
+def trained(model_dir, data_dir) -> Trained:
+    from loaders.open import ModelRequest, open_checkpoint
+    from pipeline.parity import ParityImages
+    from training.shards import Shards
+
+    shards = Shards.open(str(data_dir), "validation")
+    checkpoint = open_checkpoint(str(model_dir), ModelRequest(), None, shards.classes)
+    record = dataclasses.replace(
+        checkpoint.record, classes=shards.classes, weights=checkpoint.weights
+    )
+    images = ParityImages.read(shards, record, 24)
+    model = checkpoint.build()
+    found = Trained(model, record, checkpoint.values, images)
+    # So short a training ends in one answer to all photos; with centred logits answers differ.
+    mean = model(images.images, training=False).numpy().mean(axis=0)
+    changes = {f"{LOGITS}.bias": lambda bias: bias - mean}
+    return spoiled(found, changes)
+
+
+def spoiled(trained: Trained, changes) -> Trained:
+    """A model with other weights: `changes` maps names to functions of the right value."""
+    from training.models import build_model
+    from training.models.mobilenet import weights_of
+
+    values = {
+        name: changes[name](value) if name in changes else value
+        for name, value in trained.values.items()
+    }
+    model = build_model(trained.record.config.replace(classifier_activation=None))
+    for name, variable in weights_of(model).items():
+        variable.assign(values[name])
+    return dataclasses.replace(trained, model=model, values=values)
+
+
+def write(trained: Trained, directory: pathlib.Path, names=FORMATS) -> list[formats.Artifact]:
+    """Writes the model in these formats; quantised ones by TensorFlow's converter as it is."""
+    from pipeline.formats.deployment import build_deployment_model
+    from pipeline.formats.keras_file import write_keras
+    from pipeline.formats.labels import label_text
+    from pipeline.formats.litert import attach_record
+    from pipeline.formats.onnx import write_onnx
+    from pipeline.formats.saved_model import write_saved_model
+    from training.checkpoints import write_weights
+
+    deployed = build_deployment_model(trained.model, trained.record.config)
+    (directory / "litert").mkdir(parents=True, exist_ok=True)
+    artifacts = [formats.Artifact(name, formats.PATHS[name], 0, "") for name in names]
+    for artifact in artifacts:
+        path = directory / artifact.path
+        if artifact.format == formats.CHECKPOINT:
+            write_weights(str(path), trained.values)
+            trained.record.write(str(path))
+        elif artifact.format == formats.SAVED_MODEL:
+            write_saved_model(deployed, trained.record, str(path))
+        elif artifact.format == formats.KERAS:
+            write_keras(deployed, str(path))
+        elif artifact.format == formats.ONNX:
+            write_onnx(deployed, str(path))
+        elif artifact.format in LITERT:
+            path.write_bytes(convert(deployed, artifact.format, trained.images.images))
+            attach_record(str(path), trained.record)
+    (directory / formats.LABELS).write_text(label_text(trained.record))
+    trained.record.write(str(directory))
+    return artifacts
+
+
+def convert(model, name: str, images: np.ndarray) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if name != formats.LITERT_FLOAT32:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if name == formats.LITERT_FLOAT16:
+        converter.target_spec.supported_types = [tf.float16]
+    if name == formats.LITERT_INT8:
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
+    return converter.convert()
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs the probe here, since each fresh process imports TensorFlow anew."""
+    from pipeline.parity import fresh, probe
+
+    def run(command, *_):
+        finders = list(sys.meta_path)
+        try:
+            probe.main(command[-1])
+        finally:
+            sys.meta_path[:] = finders
+
+    monkeypatch.setattr(fresh, "_run", run)
+
+
+def gate(trained: Trained, directory: pathlib.Path, artifacts, **limits) -> dict:
+    """The gate's rows by what was run."""
+    from pipeline.parity import ParityFlags, run_gate
+
+    flags = ParityFlags(**limits)
+    rows = run_gate(str(directory), artifacts, trained.model, trained.record, trained.images, flags)
+    return {row.artifact: row for row in rows}
+
+
+ROWS = [
+    "checkpoint, restored",
+    "saved_model, serving_default",
+    "saved_model, serving_jpeg",
+    *FORMATS[2:],
+]
+
+
+def test_a_right_export_passes_in_fresh_processes(trained, tmp_path, capsys):
+    import tensorflow as tf
+
+    from pipeline.parity import require_parity
+
+    limits = {f"min_agreement_{name}": 0.6 for name in LITERT[2:]}
+    limits |= {f"max_accuracy_drop_{name}": 0.2 for name in LITERT[2:]}  # so few, so unsure answers
+    rows = gate(trained, tmp_path, write(trained, tmp_path), **limits)
+    assert list(rows) == ROWS
+    assert all(row.passed and not row.first_divergence for row in rows.values())
+    require_parity(list(rows.values()))
+    table = capsys.readouterr().out
+    assert table.count("agrees") == len(ROWS)
+    json.dumps([dataclasses.asdict(row) for row in rows.values()], allow_nan=False)
+    # The figures, by hand.
+    logits = trained.model(trained.images.images, training=False).numpy()
+    right = np.mean(logits.argmax(axis=1) == trained.images.class_index)
+    assert rows["checkpoint, restored"].top_1 == right
+    assert rows["checkpoint, restored"].largest_probability_difference == 0.0
+    interpreter = tf.lite.Interpreter(str(tmp_path / formats.PATHS[formats.LITERT_FLOAT16]))
+    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.allocate_tensors()
+    found = []
+    for image in trained.images.images:
+        interpreter.set_tensor(given["index"], image[np.newaxis])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(taken["index"])[0])
+    difference = np.abs(tf.nn.softmax(found) - tf.nn.softmax(logits)).max()
+    row = rows[formats.LITERT_FLOAT16]
+    assert row.largest_probability_difference == pytest.approx(difference, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "change", "layer", "cause"),
+    [
+        pytest.param(
+            "Conv2d_0.kernel",
+            lambda kernel: kernel[:, :, ::-1],
+            "Conv2d_0",
+            "swapped order (BGR for RGB)",
+            id="swapped channel order",
+        ),
+        pytest.param(
+            "Conv2d_6_pointwise.kernel",
+            lambda kernel: np.roll(kernel, 1, axis=-1),
+            "Conv2d_6_pointwise",
+            "Conv2d_6_pointwise",
+            id="stale weights",
+        ),
+    ],
+)
+def test_every_format_of_another_model_is_named_with_layer_and_cause(
+    trained, tmp_path, in_process, changed, change, layer, cause
+):
+    from pipeline.parity import require_parity
+
+    other = spoiled(trained, {changed: change})
+    # The tiny model's answers may survive; what is asked of rounded formats is tightened.
+    limits = {f"min_agreement_{name}": 1.0 for name in LITERT[2:]}
+    rows = gate(trained, tmp_path, write(other, tmp_path), **limits)
+    assert list(rows) == ROWS
+    for name, row in rows.items():
+        assert not row.passed, name
+        assert row.first_divergence.startswith(f"{layer} ("), (name, row.first_divergence)
+        assert cause in row.cause, (name, row.cause)
+    assert rows["checkpoint, restored"].cause.startswith(
+        "it takes" if layer == "Conv2d_0" else f"stale weights: {changed} is off by"
+    )
+    for name in ROWS:
+        with pytest.raises(UserError) as raised:
+            require_parity([rows[name]])
+        assert str(raised.value).startswith(
+            f"the export disagrees with the model and is not written: {name} is off by"
+        )
+        assert f"first diverging layer: {layer} (" in str(raised.value)
+
+
+def test_other_preprocessing_in_the_jpeg_signature_is_named(trained, tmp_path, in_process):
+    record = dataclasses.replace(trained.record, evaluation_preprocessing="bicubic")
+    other = dataclasses.replace(trained, record=record)
+    artifacts = write(other, tmp_path, [formats.SAVED_MODEL])
+    with pytest.raises(UserError, match=r"model\.json says that evaluation_preprocessing"):
+        gate(trained, tmp_path, artifacts)
+    for directory in (tmp_path, tmp_path / "saved_model"):
+        trained.record.write(str(directory))
+    rows = gate(trained, tmp_path, artifacts)
+    assert rows["saved_model, serving_default"].passed
+    row = rows["saved_model, serving_jpeg"]
+    assert not row.passed
+    assert row.first_divergence.startswith("images (")
+    assert row.cause == "its preprocessing is 'bicubic', the model's 'inception'"
+
+
+def test_another_input_range_is_named(trained, tmp_path, in_process):
+    """The preprocessing of formats that take images: their range."""
+    import keras
+
+    from pipeline.formats.deployment import build_deployment_model
+
+    deployed = build_deployment_model(trained.model, trained.record.config)
+    pixels = keras.Input(deployed.input_shape[1:], name="pixels")
+    other = keras.Model(pixels, deployed(keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)))
+    names = [formats.KERAS, *LITERT]
+    artifacts = [formats.Artifact(name, formats.PATHS[name], 0, "") for name in names]
+    (tmp_path / "litert").mkdir()
+    other.save(tmp_path / formats.PATHS[formats.KERAS])
+    photos = (trained.images.images + 1) * 127.5
+    for name in LITERT:
+        (tmp_path / formats.PATHS[name]).write_bytes(convert(other, name, photos))
+    limits = {f"min_agreement_{name}": 1.0 for name in LITERT[2:]}
+    for name, row in gate(trained, tmp_path, artifacts, **limits).items():
+        assert not row.passed, name
+        assert row.cause == "it expects images in [0, 255], not [-1, 1]", name
+        assert row.first_divergence.startswith("Conv2d_0 ("), name
+
+
+SHUFFLED = "".join(f"{name}\n" for name in (CLASSES[1], CLASSES[0], *CLASSES[2:]))
+
+
+def shuffle_text(path: pathlib.Path) -> None:
+    path.write_text(SHUFFLED)
+
+
+def shuffle_record(path: pathlib.Path) -> None:
+    values = json.loads(path.read_text())
+    values["classes"] = SHUFFLED.split()
+    path.write_text(json.dumps(values))
+
+
+def shuffle_metadata(path: pathlib.Path) -> None:
+    """As TFLite's metadata keep files: in an archive behind the model."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", SHUFFLED)
+
+
+@pytest.mark.parametrize(
+    ("place", "shuffle"),
+    [
+        ("labels.txt", shuffle_text),
+        ("saved_model/assets/labels.txt", shuffle_text),
+        ("model.json", shuffle_record),
+        ("checkpoint/model.json", shuffle_record),
+        *((formats.PATHS[name], shuffle_metadata) for name in LITERT),
+    ],
+)
+def test_shuffled_labels_are_named_wherever_they_are(trained, tmp_path, place, shuffle):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    names = [formats.CHECKPOINT, formats.SAVED_MODEL, *LITERT]
+    artifacts = [formats.Artifact(name, formats.PATHS[name], 0, "") for name in names]
+    if place.endswith(".tflite"):
+        (tmp_path / place).write_bytes(b"a model" * 100)
+    elif place.endswith(".json"):
+        trained.record.write(str((tmp_path / place).parent))
+    shuffle(tmp_path / place)
+    with pytest.raises(UserError) as raised:
+        gate(trained, tmp_path, artifacts)
+    message = str(raised.value)
+    assert message.startswith("the export disagrees with the model and is not written: " + place)
+    assert "in another order: output 0 is 'cat', the file says 'dog'" in message
+
+
+def test_a_record_that_says_otherwise_is_named(trained, tmp_path):
+    record = dataclasses.replace(trained.record, evaluation_preprocessing="bicubic")
+    record.write(str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"model\.json says that evaluation_preprocessing is 'bicubic'"
+    ):
+        gate(trained, tmp_path, [])
+
+
+def litert_artifact(directory: pathlib.Path, content: bytes) -> list[formats.Artifact]:
+    (directory / "litert").mkdir()
+    (directory / "litert/float32.tflite").write_bytes(content)
+    return [formats.Artifact(formats.LITERT_FLOAT32, "litert/float32.tflite", 0, "")]
+
+
+def test_a_crash_of_the_interpreter_is_one_line(trained, tmp_path, monkeypatch):
+    from pipeline.parity import fresh
+
+    script = tmp_path / "crash.py"
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    monkeypatch.setattr(fresh, "_PROBE", str(script))
+    with pytest.raises(UserError) as raised:
+        gate(trained, tmp_path, litert_artifact(tmp_path, b""))
+    assert "litert/float32.tflite" in str(raised.value)
+    assert "SIGSEGV" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_none_is_one_line(trained, tmp_path):
+    with pytest.raises(UserError) as raised:
+        gate(trained, tmp_path, litert_artifact(tmp_path, b"no model"))
+    assert str(raised.value).startswith(
+        "litert/float32.tflite does not run in a fresh process: ValueError: "
+    )
+
+
+def test_a_keras_file_that_needs_this_project_is_refused(trained, tmp_path):
+    trained.model.save(tmp_path / "model.keras")  # with layers of our own
+    artifacts = [formats.Artifact(formats.KERAS, "model.keras", 0, "")]
+    with pytest.raises(UserError, match=r"model\.keras does not run in a fresh process: "):
+        gate(trained, tmp_path, artifacts)
+
+
+def nearly_tied(kernel: np.ndarray) -> np.ndarray:
+    """Outputs in the thousands whose small differences decide."""
+    random = np.random.default_rng(2)
+    first = kernel[..., :1] * 1e4
+    return first * (1 + 1e-6 * random.normal(size=kernel.shape)).astype(np.float32)
+
+
+def test_a_model_with_huge_logits_is_held_to_its_own_noise(trained, tmp_path, in_process):
+    huge = spoiled(trained, {f"{LOGITS}.kernel": nearly_tied, f"{LOGITS}.bias": np.zeros_like})
+    artifacts = write(huge, tmp_path, [formats.KERAS])
+    (row,) = gate(huge, tmp_path, artifacts).values()
+    assert row.largest_probability_difference > 2e-5
+    assert row.passed, row
+    assert "raised to" in row.requirement
+    (row,) = gate(trained, tmp_path, artifacts).values()
+    assert not row.passed
+    assert row.first_divergence.startswith(f"{LOGITS} (")
+
+
+def test_a_diverged_model_is_not_exported(trained, tmp_path):
+    model = spoiled(trained, {"Conv2d_0.kernel": lambda kernel: kernel * np.nan})
+    with pytest.raises(UserError, match="diverged in training"):
+        gate(model, tmp_path, [])
+
+
+def test_images_come_from_all_over_the_split(data_dir, trained):
+    import tensorflow as tf
+
+    from pipeline.parity import ParityImages
+    from preprocessing.examples import parse_example
+    from training.shards import Shards
+
+    shards = Shards.open(str(data_dir), "validation")
+    found = ParityImages.read(shards, trained.record, 6)
+    records = [parse_example(r) for r in tf.data.TFRecordDataset(list(shards.paths))]
+    assert len(records) == 24
+    places = [2, 6, 10, 14, 18, 22]
+    assert found.jpeg == [records[place]["jpeg"].numpy() for place in places]
+    assert found.class_index.tolist() == [int(records[p]["class_index"]) for p in places]
+    assert found.images.shape == (6, 32, 32, 3)
+    assert len(ParityImages.read(shards, trained.record, 1000).jpeg) == 24
+
+
+@pytest.mark.parametrize("name", ["num_parity_images", "max_difference_keras"])
+def test_flags_without_sense_are_refused(name):
+    from pipeline.parity import ParityFlags
+
+    with pytest.raises(UsageError, match=f"--{name}"):
+        ParityFlags(**{name: -1})
+
+
+def test_every_format_has_a_limit():
+    from pipeline.parity import ParityFlags
+
+    for name in formats.PATHS:
+        limit = ParityFlags().limit(name)
+        assert (limit.difference is None) == (limit.agreement is not None)
+        assert name in limit.flags
+
+
+def points_and_tensors():
+    from pipeline.parity.divergence import Point
+
+    random = np.random.default_rng(0)
+    values = {name: random.normal(size=(2, 3, 3, 4)).astype(np.float32) for name in "abcdef"}
+    points = [Point(name, value) for name, value in values.items()]
+    # Under other names, and in another order.
+    return points, {f"t{name}": value for name, value in reversed(values.items())}
+
+
+def test_a_layer_that_was_fused_away_does_not_diverge():
+    from pipeline.parity.divergence import first_divergence
+
+    points, tensors = points_and_tensors()
+    assert first_divergence(points, tensors, 1e-4).layer == ""
+    del tensors["tc"]
+    assert first_divergence(points, tensors, 1e-4).layer == ""
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_the_first_layer_that_goes_its_own_way_is_found(first):
+    from pipeline.parity.divergence import first_divergence
+
+    points, tensors = points_and_tensors()
+    for name in "abcdef"[first:]:
+        tensors[f"t{name}"] = tensors[f"t{name}"] + np.float32(0.01)
+    divergence = first_divergence(points, tensors, 1e-3)
+    assert divergence.layer == "abcdef"[first]
+    assert divergence.agreeing == first
+    assert divergence.error == pytest.approx(0.01, rel=0.3)
+    assert first_divergence(points, tensors, 0.1).layer == ""
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [((2, 0, 1, 3), "in another order"), ((3, 0, 1, 2), "shifted by +1"), ((0, 1, 2, 3), "")],
+)
+def test_reordered_outputs_are_named(trained, order, words):
+    from pipeline.parity.causes import likely_cause
+
+    logits = np.random.default_rng(1).normal(size=(24, 4))
+    found = logits[:, order] + (0.0 if words else 1.0)
+    cause = likely_cause(
+        found,
+        logits,
+        lambda images: np.zeros((len(images), 4)),
+        trained.images,
+        trained.record,
+        from_jpeg=False,
+    )
+    assert words in cause
+    assert bool(cause) == bool(words)
