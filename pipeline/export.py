@@ -185,7 +185,9 @@ def _calibration_photos(config: ExportConfig, record: ModelRecord, count: int) -
 
 
 def _described(artifact: formats.Artifact) -> dict[str, Any]:
-    return {"name": artifact.format, "reproducible": artifact.format not in formats.VARYING, **dataclasses.asdict(artifact)}
+    reproducible = artifact.format not in formats.VARYING
+    described = dataclasses.asdict(artifact)
+    return {"name": artifact.format, "reproducible": reproducible, **described}
 
 
 def _companions(directory: str) -> list[dict[str, str]]:

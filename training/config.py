@@ -283,7 +283,9 @@ class RunFlags:
         choices=("stop", "rollback"),
     )
     log_examples: bool = flag(
-        False, help="write the numbers of each step's examples to examples/worker-NNNNN.jsonl"
+        False,
+        help="write the numbers of each step's examples to examples/worker-NNNNN.jsonl; in a"
+        " bucket, where nothing can be appended, one such file for each call",
     )
     histograms: bool = flag(False, help="write histograms of all weights to TensorBoard")
     allow_changes: bool = flag(False, help="resume although settings have changed")

@@ -28,6 +28,7 @@ STAGES = [
     "train",
     "evaluate",
     "export",
+    "publish",
     "report",
 ]
 TRAIN_FLAGS = " ".join(f"--{name}={value}" for name, value in TINY.items())
@@ -62,7 +63,7 @@ def flags_of(place: pathlib.Path, more: str = "") -> dict:
 
 def stages_run(text: str) -> list[str]:
     """Names of the stages that were not skipped, from what was printed."""
-    titles = re.findall(r"^\[(\d)/8\] ([a-z ]+): (.*)$", text, re.MULTILINE)
+    titles = re.findall(r"^\[(\d)/9\] ([a-z ]+): (.*)$", text, re.MULTILINE)
     assert [name for _, name, what in titles if not what.startswith("done in")] == STAGES
     return [name for _, name, what in titles if what.startswith("done in")]
 
@@ -181,7 +182,7 @@ def test_other_train_flags_train_again_and_keep_the_old_run(place, succeed):
     export = (work / "export" / "export.json").read_bytes()
     data = times(work / "data")
     text = succeed("run", **flags_of(place, "--seed=1"))
-    assert stages_run(text) == ["train", "evaluate", "export", "report"]
+    assert stages_run(text) == ["train", "evaluate", "export", "publish", "report"]
     assert times(work / "data") == data
     outdated = work / "outdated"
     assert (outdated / "1" / "model" / "history.json").read_bytes() == history
@@ -200,7 +201,7 @@ def test_a_changed_photo_is_preprocessed_again(place, command, monkeypatch):
     outcome = command("run", **flags_of(place, "--seed=1"))
     assert outcome.code == 1
     assert outcome.err.rstrip().endswith("error: stopped at training")
-    done = re.findall(r"^\[\d/8\] ([a-z ]+): done in", outcome.out, re.MULTILINE)
+    done = re.findall(r"^\[\d/9\] ([a-z ]+): done in", outcome.out, re.MULTILINE)
     assert done == ["preprocess validation", "verify validation"]
     after = load_records(str(work / "data"), "validation")
     changed = [
@@ -239,6 +240,6 @@ def test_a_killed_stage_goes_on_where_it_was(tmp_path, command, monkeypatch):
     kept.parent.mkdir()
     kept.write_text("")
     outcome = command("run", **flags_of(tmp_path))
-    assert "[4/8] verify validation: finished" in outcome.out
+    assert "[4/9] verify validation: finished" in outcome.out
     assert kept.exists()
     assert not (tmp_path / "work" / "outdated").exists()

@@ -43,7 +43,7 @@ def flags_of_training(stage):
 
 def test_the_demo_starts_from_the_tf1_checkpoint_through_a_conversion(tmp_path):
     stages = plan("demo", tmp_path)
-    assert list(stages) == [*BEFORE, "convert", "train", "evaluate", "export", "report"]
+    assert list(stages) == [*BEFORE, "convert", "train", "evaluate", "export", "publish", "report"]
     (convert,) = stages["convert"].configs
     assert (convert.checkpoint_path, convert.resolution) == (DEMO_WEIGHTS, 96)
     flags = flags_of_training(stages["train"])
@@ -54,7 +54,7 @@ def test_the_demo_starts_from_the_tf1_checkpoint_through_a_conversion(tmp_path):
 
 def test_the_demo_from_scratch_has_its_own_recipe_and_names(tmp_path):
     stages, others = plan("demo", tmp_path, "scratch"), plan("demo", tmp_path)
-    own = [f"{name}-scratch" for name in ("train", "evaluate", "export", "report")]
+    own = [f"{name}-scratch" for name in ("train", "evaluate", "export", "publish", "report")]
     assert list(stages) == [*BEFORE, *own]
     flags = flags_of_training(stages["train-scratch"])
     assert flags["init_checkpoint"] == ""
