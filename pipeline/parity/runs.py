@@ -92,7 +92,7 @@ def _rounded_otherwise(model: keras.Model) -> Iterator[Callable[[np.ndarray], np
         return values * (1 + signs * np.finfo(np.float32).eps)
 
     variables = list(weights_of(model).values())
-    exact = [np.array(variable) for variable in variables]
+    exact = [variable.numpy() for variable in variables]
     try:
         for variable, value in zip(variables, exact, strict=True):
             variable.assign(rounded(value))
