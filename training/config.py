@@ -154,11 +154,15 @@ class OptimizationFlags:
     epochs: int = flag(30, help="times that every example is seen")
     optimizer_name: str = flag("rmsprop", help="rule of the update", choices=OPTIMIZERS)
     op_momentum: float = flag(0.9, help="momentum; adam, adamw, lamb: decay of the mean gradient")
-    op_decay_rate: float = flag(
-        0.9, help="rmsprop, adam, adamw, lamb: decay of the mean of squared gradients"
+    op_decay_rate: float | None = flag(
+        None,
+        help="decay of the mean of squared gradients; by default 0.9 for rmsprop, and 0.999 for"
+        " adam, adamw and lamb",
     )
-    op_epsilon: float = flag(
-        1.0, help="rmsprop: added to that mean, inside the square root; adam, adamw, lamb: outside"
+    op_epsilon: float | None = flag(
+        None,
+        help="rmsprop: added to that mean, inside the square root, by default 1; adam, adamw, lamb:"
+        " outside, by default 1e-7",
     )
     op_weight_decay: float = flag(
         0.0, help="adamw, lamb: decoupled weight decay of all kernels, times the learning rate"
@@ -189,6 +193,18 @@ class OptimizationFlags:
         1.0, help="distillation: both sides' logits are divided by it"
     )
 
+    @property
+    def decay_rate(self) -> float:
+        """`op_decay_rate`, or what suits the optimizer: slim's for RMSProp, else Keras'."""
+        usual = 0.9 if self.optimizer_name == "rmsprop" else 0.999
+        return usual if self.op_decay_rate is None else self.op_decay_rate
+
+    @property
+    def epsilon(self) -> float:
+        """`op_epsilon`, likewise."""
+        usual = 1.0 if self.optimizer_name == "rmsprop" else 1e-7
+        return usual if self.op_epsilon is None else self.op_epsilon
+
     def __post_init__(self):
         _require(
             self,
@@ -205,8 +221,8 @@ class OptimizationFlags:
             ),
             ("warmup_epochs", "at least 0", self.warmup_epochs >= 0),
             ("op_momentum", "at least 0 and below 1", 0 <= self.op_momentum < 1),
-            ("op_decay_rate", "at least 0 and below 1", 0 <= self.op_decay_rate < 1),
-            ("op_epsilon", "above 0", self.op_epsilon > 0),
+            ("op_decay_rate", "at least 0 and below 1", 0 <= self.decay_rate < 1),
+            ("op_epsilon", "above 0", self.epsilon > 0),
             ("op_weight_decay", "at least 0", self.op_weight_decay >= 0),
             ("label_smoothing", "at least 0 and below 1", 0 <= self.label_smoothing < 1),
             ("ma_decay_rate", "at least 0 and below 1", 0 <= self.ma_decay_rate < 1),

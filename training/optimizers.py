@@ -179,9 +179,9 @@ def _rmsprop(one: _Update) -> None:
         ms=one.slots["rms"].handle,
         mom=one.slots["momentum"].handle,
         lr=one.learning_rate,
-        rho=one.options.op_decay_rate,
+        rho=one.options.decay_rate,
         momentum=one.options.op_momentum,
-        epsilon=one.options.op_epsilon,
+        epsilon=one.options.epsilon,
         grad=one.gradient,
     )
 
@@ -192,7 +192,7 @@ def _adam(one: _Update) -> None:
     Epsilon is added to the root of the mean of squares before its bias is corrected ('epsilon hat'
     of the paper, arXiv:1412.6980).
     """
-    first, second = one.options.op_momentum, one.options.op_decay_rate
+    first, second = one.options.op_momentum, one.options.decay_rate
     tf.raw_ops.ResourceApplyAdam(
         var=one.weight.handle,
         m=one.slots["mean"].handle,
@@ -202,7 +202,7 @@ def _adam(one: _Update) -> None:
         lr=one.learning_rate,
         beta1=first,
         beta2=second,
-        epsilon=one.options.op_epsilon,
+        epsilon=one.options.epsilon,
         grad=one.gradient,
     )
 
@@ -225,10 +225,10 @@ def _lamb(one: _Update) -> None:
     options, weight = one.options, one.weight
     mean, square = one.slots["mean"], one.slots["square"]
     mean.assign_add((one.gradient - mean) * (1.0 - options.op_momentum))
-    square.assign_add((tf.square(one.gradient) - square) * (1.0 - options.op_decay_rate))
+    square.assign_add((tf.square(one.gradient) - square) * (1.0 - options.decay_rate))
     unbiased_mean = mean / (1.0 - tf.pow(options.op_momentum, one.number))
-    unbiased_square = square / (1.0 - tf.pow(options.op_decay_rate, one.number))
-    step = unbiased_mean / (tf.sqrt(unbiased_square) + options.op_epsilon)
+    unbiased_square = square / (1.0 - tf.pow(options.decay_rate, one.number))
+    step = unbiased_mean / (tf.sqrt(unbiased_square) + options.epsilon)
     if one.is_kernel:
         step += options.op_weight_decay * weight
         # A kernel of zeros, or a step of zeros, has no direction to keep: the ratio is 1.

@@ -324,3 +324,13 @@ def test_the_length_of_a_run_counts_where_the_schedule_ends_with_it(schedule):
         for epochs in (10, 20)
     )
     assert (short != long) == (schedule == "cosine")
+
+
+@pytest.mark.parametrize(
+    ("name", "decay_rate", "epsilon"), [("rmsprop", 0.9, 1.0), ("adam", 0.999, 1e-7)]
+)
+def test_what_is_not_said_of_an_optimizer_suits_it(name, decay_rate, epsilon):
+    usual = OptimizationFlags(optimizer_name=name)
+    assert (usual.decay_rate, usual.epsilon) == (decay_rate, epsilon)
+    said = OptimizationFlags(optimizer_name=name, op_decay_rate=0.5, op_epsilon=0.01)
+    assert (said.decay_rate, said.epsilon) == (0.5, 0.01)

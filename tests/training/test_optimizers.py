@@ -91,7 +91,7 @@ def keras_path(optimizer, names):
 
 def numpy_lamb(options):
     """Algorithm 2 of arXiv:1904.00962 in double precision, with a plain Adam beside the kernel."""
-    first, second = options.op_momentum, options.op_decay_rate
+    first, second = options.op_momentum, options.decay_rate
     weights = {name: value.astype("d") for name, value in START.items()}
     m, v = ({name: np.zeros(shape) for name, shape in SHAPES.items()} for _ in range(2))
     path = []
@@ -101,7 +101,7 @@ def numpy_lamb(options):
             m[name] = first * m[name] + (1 - first) * gradient
             v[name] = second * v[name] + (1 - second) * gradient**2
             m_hat, v_hat = m[name] / (1 - first ** (step + 1)), v[name] / (1 - second ** (step + 1))
-            r = m_hat / (np.sqrt(v_hat) + options.op_epsilon)
+            r = m_hat / (np.sqrt(v_hat) + options.epsilon)
             if name == KERNEL:
                 r = r + options.op_weight_decay * weights[name]
                 r = r * np.sqrt(np.sum(weights[name] ** 2)) / np.sqrt(np.sum(r**2))
@@ -123,13 +123,11 @@ def check_paths(ours, theirs, rtol=1e-4, atol=5e-6):
 V1 = tf.compat.v1.train
 RULES = {
     "rmsprop": lambda o: (
-        lambda rate: V1.RMSPropOptimizer(rate, o.op_decay_rate, o.op_momentum, o.op_epsilon)
+        lambda rate: V1.RMSPropOptimizer(rate, o.decay_rate, o.op_momentum, o.epsilon)
     ),
     "momentum": lambda o: lambda rate: V1.MomentumOptimizer(rate, o.op_momentum),
     "sgd": lambda o: V1.GradientDescentOptimizer,
-    "adam": lambda o: (
-        lambda rate: V1.AdamOptimizer(rate, o.op_momentum, o.op_decay_rate, o.op_epsilon)
-    ),
+    "adam": lambda o: lambda rate: V1.AdamOptimizer(rate, o.op_momentum, o.decay_rate, o.epsilon),
 }
 CONSTANTS = [
     ("rmsprop", {}),
@@ -162,7 +160,7 @@ def test_every_step_is_that_of_tensorflow_1(name, constants, l2, in_graph):
 def test_adamw_is_that_of_keras_and_decays_kernels_only(decay, in_graph):
     options = OptimizationFlags(optimizer_name="adamw", op_weight_decay=decay, **ADAM)
     theirs = keras.optimizers.AdamW(
-        weight_decay=decay, beta_1=0.9, beta_2=options.op_decay_rate, epsilon=options.op_epsilon
+        weight_decay=decay, beta_1=0.9, beta_2=options.decay_rate, epsilon=options.epsilon
     )
     ours, _ = our_path(options, in_graph=in_graph)
     check_paths(ours, keras_path(theirs, list(SHAPES)))
@@ -184,7 +182,7 @@ def test_lamb_is_the_papers_algorithm(constants, in_graph):
 
 def test_lamb_without_decay_is_that_of_keras_on_kernels():
     options = OptimizationFlags(optimizer_name="lamb", **ADAM)
-    theirs = keras.optimizers.Lamb(beta_1=0.9, beta_2=0.999, epsilon=options.op_epsilon)
+    theirs = keras.optimizers.Lamb(beta_1=0.9, beta_2=0.999, epsilon=options.epsilon)
     check_paths(our_path(options)[0], keras_path(theirs, [KERNEL]))
 
 
