@@ -176,7 +176,7 @@ def upload_tree(local: str, path: str, last: str | None = None) -> None:
         remove(f"{path}/{last}")
     ours = [name for name in names if name != last]
     _in_parallel(lambda name: upload(os.path.join(local, name), f"{path}/{name}"), ours)
-    _in_parallel(lambda name: remove(f"{path}/{name}"), before - set(names) - {last})
+    _in_parallel(lambda name: remove(f"{path}/{name}"), before - set(names) - {last, UNFINISHED})
     if last in names:
         upload(os.path.join(local, last), f"{path}/{last}")
     remove(f"{path}/{UNFINISHED}")

@@ -192,7 +192,8 @@ def atomic_directory(path: str, last: str | None = None) -> Iterator[str]:
             yield temporary
             buckets.upload_tree(temporary, path.rstrip("/"), last)
         return
-    make_directory(os.path.dirname(os.path.abspath(path)))
+    path = os.path.realpath(path)  # what a link names takes the new content, not the link
+    make_directory(os.path.dirname(path))
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:

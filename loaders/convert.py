@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MAPPING = "mapping.json"
 
+# A training run and an export hold a model.json too, and much else.
+_OF_OTHERS = ("config.json", "checkpoints", "export.json")
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig:
@@ -72,7 +75,8 @@ class ConvertConfig:
 
 def convert(config: ConvertConfig) -> None:
     """Converts a TF1 checkpoint into a TF2 one with the same logits, or back."""
-    if not files.is_replaceable(config.output_dir, last=RECORD):
+    is_ours = files.is_replaceable(config.output_dir, last=RECORD)
+    if not is_ours or any(files.exists(files.join(config.output_dir, n)) for n in _OF_OTHERS):
         raise UserError(
             f"--output_dir={config.output_dir} is a file, or holds files that are no converted"
             " checkpoint: give another directory"

@@ -95,6 +95,7 @@ class RecordFeed:
         class_index = np.empty([len(wanted)], np.int64)
         stored = np.empty([len(wanted)], object)
         with self._lock:
+            self._plan(np.unique(epochs).tolist())
             if self._pool:
                 missing = {row[:2]: row for row in reversed(wanted) if not self._is_kept(*row)}
                 list(self._pool.map(lambda row: self._find(*row), missing.values()))
@@ -116,19 +117,20 @@ class RecordFeed:
     def _find(self, epoch: int, stream: int, place: int) -> _Window:
         """The stream's window that holds a place; it is read unless it is the newest one."""
         if not self._is_kept(epoch, stream, place):
-            table = self._table(epoch)[stream]
+            table = self._tables[epoch][stream]
             row = table[np.searchsorted(table[:, PLACE], place, side="right") - 1]
             self._windows[stream] = self._read_window(epoch, row)
         return self._windows[stream]
 
-    def _table(self, epoch: int) -> list[np.ndarray]:
-        """The windows of an epoch's streams; those of epochs before the last one are forgotten."""
-        if epoch not in self._tables:
-            made = stream_windows(
+    def _plan(self, epochs: list[int]) -> None:
+        """Works out the windows of the streams in these epochs, and forgets those of others."""
+        self._tables = {
+            epoch: self._tables.get(epoch)
+            or stream_windows(
                 self._shards.sizes, self._num_streams, self._shuffle_window, self._seed, epoch
             )
-            self._tables = {e: t for e, t in self._tables.items() if e == epoch - 1} | {epoch: made}
-        return self._tables[epoch]
+            for epoch in epochs
+        }
 
     def _read_window(self, epoch: int, window: np.ndarray) -> _Window:
         shard, first, count, start = (int(window[c]) for c in (SHARD, FIRST, COUNT, PLACE))

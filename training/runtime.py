@@ -24,7 +24,7 @@ def start() -> None:
     if not _has_onednn():
         _keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _without_native_chatter():
+    with without_native_chatter():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -62,11 +62,14 @@ def _keep_freed_memory() -> None:
 
 
 @contextlib.contextmanager
-def _without_native_chatter() -> Iterator[None]:
+def without_native_chatter(show_on_error: bool = True) -> Iterator[None]:
     """Keeps lines such as "Could not find cuda drivers" from standard error.
 
-    They are written before TensorFlow's log level applies. What is caught is shown if the block
-    fails.
+    Native code writes them, to which the log levels of Python and TensorFlow do not apply.
+
+    Args:
+        show_on_error: whether what was caught is shown if the block fails; not where the exception
+            says it all, or is expected.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -75,8 +78,9 @@ def _without_native_chatter() -> Iterator[None]:
         try:
             yield
         except BaseException:
-            caught.seek(0)
-            os.write(kept, caught.read())
+            if show_on_error:
+                caught.seek(0)
+                os.write(kept, caught.read())
             raise
         finally:
             os.dup2(kept, 2)

@@ -87,6 +87,31 @@ def test_a_transfer_that_breaks_off_leaves_nothing_that_looks_whole(
     assert files.is_replaceable(place, last="last")
 
 
+def test_a_transfer_that_follows_a_broken_one_is_unfinished_until_its_last_file(
+    bucket, storage_proxy
+):
+    place = files.join(bucket, "out")
+    files.write_bytes(files.join(place, buckets.UNFINISHED), b"")
+    files.write_bytes(files.join(place, "left"), b"1")
+    seen = []
+    with files.atomic_directory(place, last="last") as temporary:
+        write_tree(temporary, {"a": b"1", "b": b"2", "last": b"3"})
+        storage_proxy.watch(lambda: seen.append(storage_proxy.objects()))
+    storage_proxy.watch(None)
+    assert len(seen) > 5
+    assert all({f"out/{buckets.UNFINISHED}", "out/last"} & objects.keys() for objects in seen)
+
+
+def test_behind_a_link_it_is_the_directory_that_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "old").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("real")
+    with files.atomic_directory(str(tmp_path / "link")) as temporary:
+        write_tree(temporary, {"new": b"2"})
+    assert sorted(os.listdir(tmp_path)) == ["link", "real"]
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "real") == ["new"]
+
+
 def _upload_unless(name, upload):
     def broken(local, path):
         if path.endswith(name):

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -83,6 +84,17 @@ def test_a_conversion_can_be_repeated_but_never_replaces_other_files(converted, 
     with pytest.raises(UserError, match=r"--output_dir=.*thesis\.txt"):
         convert(ConvertConfig(str(tmp_path / "thesis.txt"), str(TF1_CHECKPOINT)))
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["config.json", "export.json", "checkpoints/ckpt-9.index"])
+def test_a_conversion_never_takes_the_place_of_a_run_or_an_export(converted, tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("much work")
+    shutil.copy(os.path.join(converted, "model.json"), tmp_path / "run")
+    with pytest.raises(UserError, match="give another directory"):
+        convert(ConvertConfig(str(tmp_path / "run"), converted, to="tf1"))
+    assert path.read_text() == "much work"
 
 
 def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, converted, capsys):
