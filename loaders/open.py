@@ -92,7 +92,7 @@ def open_checkpoint(
         UserError: it cannot be read, or does not fit the request or the classes.
     """
     prefix = _find_newest(path)
-    if _is_tf2(prefix):
+    if is_tf2(prefix):
         return _open_tf2(prefix, request, weights, classes)
     return _open_tf1(prefix, request, weights, classes)
 
@@ -101,11 +101,16 @@ def _find_newest(path: str) -> str:
     """The prefix that `path` names; of a run's checkpoints the newest."""
     for directory in (path, files.join(path, DIRECTORY), files.join(path, "checkpoint")):
         if prefixes := list_checkpoints(directory):
-            return prefixes[-1] if _is_tf2(prefixes[-1]) else find_prefix(directory)
+            return prefixes[-1] if is_tf2(prefixes[-1]) else find_prefix(directory)
     return find_prefix(path)
 
 
-def _is_tf2(prefix: str) -> bool:
+def is_tf2(prefix: str) -> bool:
+    """Whether a checkpoint is one of TF2's objects, not of TF1's names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return _OBJECT_GRAPH in dict(tf.train.list_variables(prefix))
     except Exception as error:  # TensorFlow raises many kinds for a damaged file

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common import files
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from training.models import ModelRecord
 
 _METRICS = ("top_1", "top_5", "loss", "num_examples", "num_correct_top_1", "num_correct_top_5")
-_MORE_METRICS = ("interval_95", "interval_95_top_5")
+_MORE_METRICS = ("interval_95", "interval_95_top_5", "split", "data_manifest_sha256")
 _TRAIN = "train"
 _PACKAGES = ("tensorflow", "keras")
 _DEFAULT_LIMITS, _DEFAULT_INT8 = ParityFlags(), Int8Flags()
@@ -43,9 +43,10 @@ class ExportConfig:
     export_dir: str = flag(help="directory to write; an export that it holds is replaced")
     data_dir: str = flag(help="directory of shards with the photos that outputs are compared on")
     split: str = flag("validation", help="split of those photos")
-    formats: tuple[str, ...] = flag(
-        formats.DEFAULT,
-        help=f"what to write, of {', '.join(formats.PATHS)}; 'all' for what can be written here",
+    formats: tuple[str, ...] | None = flag(
+        None,
+        help=f"what to write, of {', '.join(formats.PATHS)}; 'all' for what can be written here; by"
+        f" default {', '.join(formats.DEFAULT)}, or what a quantisation-aware model can be",
     )
     evaluation: str = flag("", help="JSON file of pipeline.evaluate, whose metrics are kept")
     weights: str | None = flag(
@@ -71,6 +72,8 @@ class ExportConfig:
     )
 
     def __post_init__(self):
+        if self.formats is None:
+            return
         known = (*formats.PATHS, formats.ALL)
         if unknown := [name for name in self.formats if name not in known]:
             raise UsageError(f"--formats knows {', '.join(known)}; not {', '.join(unknown)}")
@@ -208,10 +211,10 @@ def _training_settings(checkpoint_path: str) -> dict[str, Any] | None:
 
 
 def _metrics(evaluation: Any, path: str, checkpoint: OpenCheckpoint) -> dict[str, Any]:
-    """The metrics to keep, which must be those of the weights that are exported.
+    """The metrics to keep, which must be those of what is exported.
 
     Raises:
-        UserError: the file is no evaluation, or of other weights.
+        UserError: the file is no evaluation, or of other weights or another reading of photos.
     """
     try:
         metrics = {name: evaluation[name] for name in _METRICS}
@@ -227,7 +230,29 @@ def _metrics(evaluation: Any, path: str, checkpoint: OpenCheckpoint) -> dict[str
             f"--evaluation={path} is of {evaluated} (weights: {weights}), but {checkpoint.path}"
             f" (weights: {checkpoint.weights}) is exported: evaluate that, or leave the flag out"
         )
+    _require_same_reading(evaluation, path, checkpoint.record)
     return metrics
+
+
+def _require_same_reading(evaluation: Mapping[str, Any], path: str, record: ModelRecord) -> None:
+    """Makes sure that photos went into the model as they will; old evaluations do not say.
+
+    Raises:
+        UserError: they did not.
+    """
+    exported = {
+        "resolution": list(record.config.resolution),
+        "input_range": list(record.input_range),
+        "preprocessing": record.evaluation_preprocessing,
+        "label_offset": record.labels.offset,
+    }
+    for name, value in exported.items():
+        evaluated = evaluation.get(name, value)
+        if evaluated != value:
+            raise UserError(
+                f"--evaluation={path} was made with {name} {evaluated}, but the model is exported"
+                f" with {value}: evaluate it so, or leave the flag out"
+            )
 
 
 if __name__ == "__main__":

@@ -117,16 +117,17 @@ def _print_versions(store: Store) -> None:
         table.add_column(heading, justify="right")
     table.add_column("content")
     for state in store.states():
-        known = escape(", ".join(names.get(state.number, [])))
+        known = ", ".join(names.get(state.number, []))
         manifest = state.manifest
         if manifest is None:
             words = ["not whole", "", "", "", ""]
         else:
             top_1 = "" if manifest.top_1 is None else f"{manifest.top_1:.4f}"
             size = _size(manifest.bytes)
-            words = [manifest.published, escape(manifest.model), top_1]
+            words = [manifest.published, manifest.model, top_1]
             words += [f"{len(manifest.files)}", size]
-        table.add_row(f"{state.number}", known, *words, state.content_sha256[:12])
+        row = (state.number, known, *words, state.content_sha256[:12])
+        table.add_row(*(escape(str(word)) for word in row))
     Console(highlight=False).print(table)
 
 

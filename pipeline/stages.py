@@ -12,6 +12,7 @@ from pipeline.evaluate import EvaluateConfig
 from pipeline.experiments import SCRATCH, TF1, Experiment
 from pipeline.export import ExportConfig
 from pipeline.publish import PublishConfig
+from pipeline.publishing.pointers import LATEST_FILE
 from pipeline.report import ReportConfig
 from pipeline.stage import Stage
 from pipeline.start import choose_start
@@ -215,7 +216,7 @@ def plan_stages(experiment: Experiment, dataset: str, work_dir: str, init: str) 
             configs=(PublishConfig(to=published, export_dir=export_dir),),
             inputs=(exported,),
             # Owns nothing: versions are only ever added.
-            outputs=(files.join(published, "LATEST.json"),),
+            outputs=(files.join(published, LATEST_FILE),),
         ),
         Stage(
             name=f"report{way}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -149,6 +150,20 @@ class Shards:
             first_example=self.first_example + start,
             first_record=skipped + (self.first_record if kept[0] == 0 else 0),
         )
+
+    def place_of(self, example: int) -> tuple[int, int]:
+        """Where an example lies: number of its file in `paths`, and of the record as `read` counts.
+
+        Args:
+            example: its number in the whole split.
+
+        Raises:
+            IndexError: it does not belong to the part.
+        """
+        if not self.first_example <= example < self.first_examples[-1]:
+            raise IndexError(f"{self.name} has no example {example}")
+        shard = bisect.bisect_right(self.first_examples, example) - 1
+        return shard, example - self.first_examples[shard]
 
     def windows(self, count: int) -> np.ndarray:
         """All records in order, as (n, 3) int64 rows of shard, first, count for `read`."""

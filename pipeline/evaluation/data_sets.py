@@ -65,13 +65,9 @@ def file_name_of(shards: Shards, example: int) -> str:
     """The name of the file that an example of `shards` was made from; "" where none is stored."""
     import tensorflow as tf
 
-    place = example - shards.first_example
-    for shard, size in enumerate(shards.sizes):
-        if place < size:
-            parsed = shards.parse(tf.constant(shards.read(shard, place, 1)[0]))
-            return parsed["file_name"].numpy().decode("utf-8", "replace")
-        place -= size
-    raise IndexError(example)
+    shard, record = shards.place_of(example)
+    parsed = shards.parse(tf.constant(shards.read(shard, record, 1)[0]))
+    return parsed["file_name"].numpy().decode("utf-8", "replace")
 
 
 def _listed(words: str, flag: str) -> list[str]:

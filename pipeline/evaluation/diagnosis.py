@@ -269,12 +269,10 @@ class _Trials:
 def _sample(shards: Shards, num_images: int) -> tuple[list[bytes], np.ndarray]:
     """JPEG bytes and class indices of examples that are spread evenly."""
     count = min(num_images, shards.num_examples)
-    places = np.arange(count) * shards.num_examples // count
-    firsts = np.asarray(shards.first_examples) - shards.first_example
+    examples = shards.first_example + np.arange(count) * shards.num_examples // count
     jpeg, classes = [], []
-    for place in places.tolist():
-        shard = int(np.searchsorted(firsts, place, side="right")) - 1
-        example = shards.parse(tf.constant(shards.read(shard, place - int(firsts[shard]), 1)[0]))
+    for shard, record in map(shards.place_of, examples.tolist()):
+        example = shards.parse(tf.constant(shards.read(shard, record, 1)[0]))
         jpeg.append(example["jpeg"].numpy())
         classes.append(int(example["class_index"]))
     return jpeg, np.array(classes, np.int64)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,11 +21,13 @@ from pipeline.evaluation.loaded import (
     require_image_input,
     require_one_row,
 )
+from training.runtime import without_native_chatter
 
 NUM_THREADS = 2
 _IDENTIFIER = b"TFL3"
 _BATCH = 8  # images at once: more do not fit the processor's caches
 _PROBE_SECONDS = 300
+_PROBE_BYTES = 8 << 30  # of address space
 _SOFTMAX_SCALE = 1 / 256  # of quantised probabilities, by LiteRT's own rule
 _INTEGERS = (np.uint8, np.int8)
 
@@ -38,17 +38,17 @@ def load_litert(path: str) -> Loaded:
     Raises:
         UserError: it is damaged, its operations are unknown here, or it is no classifier of images.
     """
-    content = files.read_bytes(path)
-    _require_whole(path, content)
-    with files.local_copy(path) as local:
-        _require_runs(path, local)
-    return _Model(path, content).loaded()
+    with files.local_copy(path) as local:  # fetched once: what is run is what was looked through
+        content = files.read_bytes(local)
+        _require_whole(path, content)
+        most = _largest_batch(path, local)
+    return _Model(path, content, most).loaded()
 
 
 class _Model:
     """An interpreter, set to one number of images."""
 
-    def __init__(self, path: str, content: bytes):
+    def __init__(self, path: str, content: bytes, most: int):
         self._path, self._content = path, content
         self._interpreter = self._allocated(1)
         self._input, self._output = self._details()
@@ -57,7 +57,8 @@ class _Model:
         self._batch = 1
         if int(self._input["shape"][0]) != 1:
             raise UserError(f"{path} cannot be set to one image at a time")
-        self._try_batch(_BATCH)
+        if most > 1:
+            self._try_batch(most)
 
     def loaded(self) -> Loaded:
         is_integer = self._input["dtype"] in _INTEGERS
@@ -113,7 +114,7 @@ class _Model:
                 f"{self._path} needs LiteRT: `pip install ai-edge-litert` brings it"
             ) from None
         threads = min(NUM_THREADS, os.cpu_count() or 1)
-        with _without_native_chatter():
+        with without_native_chatter(show_on_error=False):
             interpreter = Interpreter(model_content=self._content, num_threads=threads)
             details = interpreter.get_input_details()
             if len(details) == 1 and len(details[0]["shape"]) == 4:
@@ -179,20 +180,6 @@ class _Model:
         )
 
 
-@contextlib.contextmanager
-def _without_native_chatter() -> Iterator[None]:
-    """Keeps "Created TensorFlow Lite XNNPACK delegate for CPU." from standard error."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _require_whole(path: str, content: bytes) -> None:
     """Goes through all tables of the file: LiteRT itself does not look where they end.
 
@@ -236,21 +223,27 @@ def _walk_graph(model, graph) -> None:
             raise ValueError("an operator's tensor is missing")
 
 
-def _require_runs(path: str, local: str) -> None:
-    """Runs the file once in a process of its own: a bad one may take its process with it.
+def _largest_batch(path: str, local: str) -> int:
+    """Runs the file, for one image and for several, in a process of its own.
+
+    A bad one may take its process with it, or ask for all memory there is.
+
+    Returns:
+        For how many it ran at once: 1 or `_BATCH`.
 
     Raises:
         UserError: it does not run.
     """
-    command = [sys.executable, "-I", litert_probe.__file__, os.path.abspath(local)]
+    script, local = litert_probe.__file__, os.path.abspath(local)
+    command = [sys.executable, "-I", script, local, f"{_BATCH}", f"{_PROBE_BYTES}"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"{path} cannot be loaded: it ran for over {_PROBE_SECONDS} s on one image"
+            f"{path} cannot be loaded: it ran for over {_PROBE_SECONDS} s on blank images"
         ) from None
-    if done.returncode == 0:
-        return
     lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    if done.returncode == 0:
+        return int(lines[-1])
     reason = lines[-1] if lines and done.returncode == 1 else "LiteRT crashes over it"
     raise UserError(f"{path} cannot be loaded: {reason}")

@@ -7,12 +7,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from common import files
 from common.errors import UsageError, UserError
 from common.labels import LabelNumbering
-from loaders.open import ModelRequest, OpenCheckpoint, check_classes, open_checkpoint
+from loaders.open import ModelRequest, OpenCheckpoint, check_classes, is_tf2, open_checkpoint
 from pipeline.evaluation.keras_files import load_keras_file
 from pipeline.evaluation.litert import load_litert
 from pipeline.evaluation.loaded import SAVED_MODEL_FILE, Loaded, Predict
@@ -141,7 +139,7 @@ def _from_checkpoint(path: str, request: PredictorRequest, classes: Sequence[str
 
     return Predictor(
         path=checkpoint.path,
-        format=TF2 if _is_tf2(checkpoint.path) else TF1,
+        format=TF2 if is_tf2(checkpoint.path) else TF1,
         predict=_predict_of(checkpoint),
         reading=_reading(record, record.config.resolution, request),
         num_outputs=record.config.num_classes,
@@ -159,10 +157,6 @@ def _predict_of(checkpoint: OpenCheckpoint) -> Predict:
 
 def _other(weights: str) -> str:
     return "raw" if weights == "averages" else "averages"
-
-
-def _is_tf2(prefix: str) -> bool:
-    return "_CHECKPOINTABLE_OBJECT_GRAPH" in dict(tf.train.list_variables(prefix))
 
 
 def _from_file(

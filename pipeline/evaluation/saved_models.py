@@ -16,18 +16,10 @@ from pipeline.evaluation.loaded import (
     require_image_input,
     require_one_row,
 )
+from pipeline.evaluation.operations import find_foreign_operation
 
 _DEFAULT = "serving_default"
 _PREFERRED_OUTPUTS = ("logits", "probabilities")
-# What a model has no business with. A SavedModel is a program, which runs with our rights.
-_REACHES_OUT = frozenset(
-    """
-    ReadFile WriteFile MatchingFiles WholeFileReader WholeFileReaderV2 PyFunc PyFuncStateless
-    EagerPyFunc FixedLengthRecordReaderV2 TextLineReaderV2 TFRecordReaderV2 TextLineDataset
-    TFRecordDataset TFRecordDatasetV2 FixedLengthRecordDatasetV2 WriteSummary
-    CreateSummaryFileWriter RpcClient RpcServer RpcCall
-    """.split()  # noqa: SIM905 -- as a list, ruff would give each a line
-)
 
 
 def load_saved_model(path: str) -> Loaded:
@@ -37,7 +29,7 @@ def load_saved_model(path: str) -> Loaded:
         UserError: it is damaged, does what a model has no business with, or has no signature from
             images to classes.
     """
-    _require_harmless(path)
+    require_harmless(path, path)
     try:
         model = tf.saved_model.load(path)
         signatures = model.signatures
@@ -83,6 +75,31 @@ def load_saved_model(path: str) -> Loaded:
     )
 
 
+def require_harmless(directory: str, shown_as: str) -> None:
+    """Makes sure that a SavedModel holds a graph, and no operation that reaches beyond the model.
+
+    Args:
+        directory: of the SavedModel.
+        shown_as: what a message calls it.
+
+    Raises:
+        UserError: it does not.
+    """
+    content = files.read_bytes(files.join(directory, SAVED_MODEL_FILE))
+    try:
+        model = saved_model_pb2.SavedModel.FromString(content)
+    except DecodeError:
+        raise UserError(
+            f"{shown_as} cannot be loaded: {SAVED_MODEL_FILE} is damaged or cut"
+        ) from None
+    for graph in model.meta_graphs:
+        if operation := find_foreign_operation(graph):
+            raise UserError(
+                f"{shown_as} is not opened: it holds the operation {operation}, which reaches"
+                " beyond the model; open only what you trust"
+            )
+
+
 def _choose_output(path: str, signature: str, outputs: dict) -> str:
     if len(outputs) == 1:
         return next(iter(outputs))
@@ -98,24 +115,3 @@ def _choose_output(path: str, signature: str, outputs: dict) -> str:
 def _shown(specs: dict) -> str:
     words = [f"{name} {spec.dtype.name} {spec.shape}" for name, spec in sorted(specs.items())]
     return ", ".join(words) or "nothing"
-
-
-def _require_harmless(path: str) -> None:
-    """Makes sure that it holds a graph, and no operation that reaches beyond the model.
-
-    Raises:
-        UserError: it does not.
-    """
-    file = files.join(path, SAVED_MODEL_FILE)
-    try:
-        model = saved_model_pb2.SavedModel.FromString(files.read_bytes(file))
-    except DecodeError:
-        raise UserError(f"{path} cannot be loaded: {SAVED_MODEL_FILE} is damaged or cut") from None
-    for graph in (meta.graph_def for meta in model.meta_graphs):
-        bodies = [graph.node, *(function.node_def for function in graph.library.function)]
-        for node in (node for body in bodies for node in body):
-            if node.op in _REACHES_OUT:
-                raise UserError(
-                    f"{path} is not opened: it holds the operation {node.op}, which reaches beyond"
-                    " the model; open only what you trust"
-                )

@@ -7,22 +7,19 @@ and the model's record lie in a zip behind the model, where LiteRT's metadata ke
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
 from pipeline.formats import LABELS, LITERT_DYNAMIC, LITERT_FLOAT16, LITERT_FLOAT32
+from pipeline.formats.converter_input import saved_for_converter
 from pipeline.formats.labels import label_text
 from pipeline.formats.reproducible import add_to_zip
 from training.models import ModelRecord
-from training.models.mobilenet import weights_of
 from training.models.record import FILE_NAME as RECORD
 
 FLOAT_FORMATS = (LITERT_FLOAT32, LITERT_FLOAT16, LITERT_DYNAMIC)
@@ -36,11 +33,9 @@ def write_litert(deployed: keras.Model, record: ModelRecord, paths: Mapping[str,
         record: its record.
         paths: of the file by format, one of `FLOAT_FORMATS`.
     """
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        module = _Logits(deployed)
-        tf.saved_model.save(module, scratch, signatures={"serving_default": module.logits})
+    with saved_for_converter(deployed) as saved:
         for format_name, path in paths.items():
-            converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+            converter = tf.lite.TFLiteConverter.from_saved_model(saved)
             if format_name != LITERT_FLOAT32:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
             if format_name == LITERT_FLOAT16:
@@ -56,28 +51,3 @@ def attach_record(path: str, record: ModelRecord) -> None:
     content = json.dumps(record.to_json(), indent=2, sort_keys=True).encode("utf-8")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         add_to_zip(archive, [(LABELS, label_text(record).encode("utf-8")), (RECORD, content)])
-
-
-class _Logits(tf.Module):
-    def __init__(self, model: keras.Model):
-        super().__init__()
-        self._weights = [variable.value for variable in weights_of(model).values()]
-        spec = tf.TensorSpec([None, *model.input.shape[1:]], name="images")
-
-        @tf.function(input_signature=[spec])
-        def logits(images):
-            return {"logits": model(images, training=False)}
-
-        self.logits = logits
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back the converter's notes on its inner life."""
-    logger = logging.getLogger("tensorflow")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -12,12 +12,12 @@ import tensorflow as tf
 if TYPE_CHECKING:
     import onnx
 
-PACKAGES = ("tf2onnx", "onnx")
+PACKAGES = ("tf2onnx", "onnx", "onnxruntime")  # the last one runs the file in the gate
 _OPSET = 17  # read by every runtime since the middle of 2022
 
 
 def missing_packages() -> list[str]:
-    """What would have to be installed to write ONNX."""
+    """What would have to be installed to write ONNX and to check it."""
     return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 

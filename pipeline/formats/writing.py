@@ -64,17 +64,20 @@ class Source:
         )
 
 
-def choose_formats(asked: Sequence[str], quantization_aware: bool) -> tuple[str, ...]:
+def choose_formats(asked: Sequence[str] | None, quantization_aware: bool) -> tuple[str, ...]:
     """The formats to write, in the order of `pipeline.formats.PATHS`.
 
     Args:
-        asked: names of formats, or 'all' for what can be written here.
+        asked: names of formats, or 'all' for what can be written here; None for the usual ones, of
+            a quantisation-aware model all that can hold it.
         quantization_aware: of the model.
 
     Raises:
         UsageError: the model cannot be written in one of them.
         UserError: a package is missing that one of them needs.
     """
+    if asked is None:
+        return _QUANTIZATION_AWARE if quantization_aware else formats.DEFAULT
     possible = _QUANTIZATION_AWARE if quantization_aware else tuple(formats.PATHS)
     missing = missing_packages()
     install = f"pip install {' '.join(missing)}"
@@ -82,8 +85,6 @@ def choose_formats(asked: Sequence[str], quantization_aware: bool) -> tuple[str,
         if missing and formats.ONNX in possible:
             logging.info("no ONNX is written; for that: %s", install)
         return tuple(n for n in possible if not (missing and n == formats.ONNX))
-    if quantization_aware and tuple(asked) == formats.DEFAULT:
-        return possible
     if impossible := [name for name in asked if name not in possible]:
         raise UsageError(
             f"--formats={impossible[0]} cannot hold the 8-bit rounding of a quantisation-aware"

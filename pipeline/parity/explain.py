@@ -19,7 +19,7 @@ from pipeline.parity.divergence import (
 )
 from pipeline.parity.fresh import tensors_of
 from pipeline.parity.rows import ParityRow
-from pipeline.parity.runs import SERVING_JPEG, Found, Reference, predict, restored
+from pipeline.parity.runs import SERVING_JPEG, Found, Reference, restored
 from training.models.mobilenet import weights_of
 
 _LAYER_IMAGES = 4  # that layers are compared on: those that are furthest off
@@ -33,15 +33,12 @@ def explained(
     reference: Reference,
     by_image: np.ndarray,
 ) -> ParityRow:
-    """The row, with the layer where the artifact departs, and the cause."""
-    cause = likely_cause(
+    """The row, with the layer where the artifact departs, and the cause, if it has none yet."""
+    cause = row.cause or likely_cause(
         found.logits,
         reference.logits,
-        lambda changed: predict(reference.model, changed),
-        reference.images,
-        reference.record,
-        from_jpeg=found.signature == SERVING_JPEG,
-        is_8_bit=row.limit is None,
+        reference.on_changed(from_jpeg=found.signature == SERVING_JPEG),
+        artifact.format,
     )
     worst = np.argsort(-np.nan_to_num(by_image, nan=np.inf), kind="stable")[:_LAYER_IMAGES]
     try:

@@ -16,6 +16,12 @@ from training.models.record import FILE_NAME as RECORD
 
 _REFUSED = "the export disagrees with the model and is not written"
 
+# Where formats that are directories keep them; `.keras` and ONNX rely on those beside them.
+_INSIDE = {
+    formats.CHECKPOINT: (RECORD,),
+    formats.SAVED_MODEL: (f"assets/{formats.LABELS}", RECORD),
+}
+
 
 def require_records(
     directory: str, artifacts: Sequence[formats.Artifact], record: ModelRecord
@@ -23,7 +29,7 @@ def require_records(
     """Makes sure that every list of labels and every record in the export is the model's.
 
     Raises:
-        UserError: it names the file, and the first line or field that differs.
+        UserError: a file lacks them, or differs; it names the file, and the first line or field.
     """
     labels = label_lines(record)
     fields = json.loads(json.dumps(record.to_json()))
@@ -43,20 +49,31 @@ def _own_words(
     """Path, relative to the export, and content of every list of labels and every record."""
     places = [formats.LABELS, RECORD]
     for artifact in artifacts:
-        places += [f"{artifact.path}/assets/{formats.LABELS}", f"{artifact.path}/{RECORD}"]
+        places += [f"{artifact.path}/{name}" for name in _INSIDE.get(artifact.format, ())]
     for place in places:
         path = os.path.join(directory, place)
-        if os.path.isfile(path):
-            with open(path, "rb") as file:
-                yield place, file.read()
+        if not os.path.isfile(path):
+            raise UserError(f"{_REFUSED}: it lacks {place}")
+        with open(path, "rb") as file:
+            yield place, file.read()
     for artifact in artifacts:
-        # A LiteRT file keeps them in an archive behind the model.
-        path = os.path.join(directory, artifact.path)
-        if artifact.format in formats.LITERT and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith((formats.LABELS, RECORD)):
-                        yield f"{artifact.path}, {name}", archive.read(name)
+        if artifact.format in formats.LITERT:
+            yield from _attached(directory, artifact.path)
+
+
+def _attached(directory: str, place: str) -> Iterator[tuple[str, bytes]]:
+    """As above, of a LiteRT file, which keeps them in an archive behind the model."""
+    try:
+        with zipfile.ZipFile(os.path.join(directory, place)) as archive:
+            held = [(name, archive.read(name)) for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        held = []
+    for wanted in (formats.LABELS, RECORD):
+        if not any(name == wanted for name, _ in held):
+            raise UserError(f"{_REFUSED}: {place} lacks {wanted} in the archive behind the model")
+    for name, content in held:
+        if name.endswith((formats.LABELS, RECORD)):
+            yield f"{place}, {name}", content
 
 
 def _parsed(text: str) -> Any:

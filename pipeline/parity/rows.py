@@ -21,7 +21,9 @@ class ParityRow:
         top_1_agreement: part of the images whose largest output is the model's.
         top_1: accuracy on the images.
         accuracy_drop: how much lower that is than the model's.
-        limit: of the difference; None where the answers are what counts.
+        largest_logit_difference: in parts of the spread of the model's logits over the images.
+        correlation: of the logits with the model's, over the images.
+        limit: of the probability difference; None where the answers are what counts.
         requirement: all that was asked, as flags.
         passed: whether it was kept.
         first_divergence: of an artifact that did not pass, the first layer that differs.
@@ -34,6 +36,8 @@ class ParityRow:
     top_1_agreement: float
     top_1: float
     accuracy_drop: float
+    largest_logit_difference: float
+    correlation: float
     limit: float | None
     requirement: str
     passed: bool
@@ -82,7 +86,9 @@ def show_parity(rows: Sequence[ParityRow]) -> None:
 def _failure(row: ParityRow) -> str:
     words = (
         f"{row.artifact} is off by {row.largest_probability_difference:.2g} and agrees on"
-        f" {row.top_1_agreement:.1%} of the images ({row.requirement})"
+        f" {row.top_1_agreement:.1%} of the images, its logits by"
+        f" {row.largest_logit_difference:.2g} of their spread, at a correlation of"
+        f" {row.correlation:.3g} ({row.requirement})"
     )
     if row.accuracy_drop > 0.0:
         words += f", its accuracy on them is {100 * row.accuracy_drop:.1f} points lower"

@@ -13,8 +13,10 @@ import numpy as np
 from common.errors import UserError
 from loaders.open import ModelRequest, open_checkpoint
 from pipeline import formats
+from pipeline.parity.causes import changed_images
 from pipeline.parity.fresh import outputs_of
 from pipeline.parity.images import ParityImages
+from pipeline.parity.measures import logit_difference
 from training.models import ModelRecord
 from training.models.mobilenet import weights_of
 
@@ -38,6 +40,7 @@ class Reference:
 
     Attributes:
         noise: how far its probabilities move when all weights and the input are rounded otherwise.
+        logit_noise: the same of its logits, in parts of their spread over the images.
     """
 
     model: keras.Model
@@ -46,6 +49,8 @@ class Reference:
     logits: np.ndarray
     probabilities: np.ndarray
     noise: float
+    logit_noise: float
+    _on_changed: dict[bool, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, model: keras.Model, record: ModelRecord, images: ParityImages) -> Reference:
@@ -57,9 +62,19 @@ class Reference:
             )
         probabilities = softmax(logits)
         with _rounded_otherwise(model) as rounded:
-            moved = softmax(predict(model, rounded(images.images)))
-        noise = float(np.max(np.abs(moved - probabilities)))
-        return cls(model, record, images, logits, probabilities, noise)
+            moved = predict(model, rounded(images.images))
+        noise = float(np.max(np.abs(softmax(moved) - probabilities)))
+        logit_noise = logit_difference(moved, logits)
+        return cls(model, record, images, logits, probabilities, noise, logit_noise)
+
+    def on_changed(self, from_jpeg: bool) -> dict[str, np.ndarray]:
+        """Its logits for photos that are read otherwise, see `changed_images`; computed once."""
+        if from_jpeg not in self._on_changed:
+            self._on_changed[from_jpeg] = {
+                words: predict(self.model, changed)
+                for words, changed in changed_images(self.images, self.record, from_jpeg)
+            }
+        return self._on_changed[from_jpeg]
 
 
 def run_artifact(

@@ -15,7 +15,7 @@ from pipeline.publishing.places import open_store
 from pipeline.publishing.store import Store, read_manifest, version_path
 
 LATEST = "latest"
-_LATEST_FILE = "LATEST.json"
+LATEST_FILE = "LATEST.json"
 _ALIASES = "aliases"
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -82,7 +82,7 @@ def aliases(store: Store) -> dict[str, int]:
 
 def move_latest(store: Store, manifest: VersionManifest) -> int:
     """Has LATEST name a version, unless it names a newer one; says which it names now."""
-    return _move(store, _LATEST_FILE, manifest, lambda before: before < manifest.version)
+    return _move(store, LATEST_FILE, manifest, lambda before: before < manifest.version)
 
 
 def move_alias(store: Store, alias: str, manifest: VersionManifest) -> int | None:
@@ -117,7 +117,7 @@ def now() -> str:
 
 
 def _file_of(name: str) -> str:
-    return _LATEST_FILE if name == LATEST else f"{_ALIASES}/{name}.json"
+    return LATEST_FILE if name == LATEST else f"{_ALIASES}/{name}.json"
 
 
 def _version_in(store: Store, name: str) -> int | None:

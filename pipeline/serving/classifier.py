@@ -15,6 +15,7 @@ from PIL import Image
 
 from common import files
 from common.errors import UserError, first_line
+from pipeline.evaluation.saved_models import require_harmless
 from pipeline.formats import LABELS
 from pipeline.reporting.inputs import ClassNames
 from pipeline.reporting.settings import input_size, model_title
@@ -140,8 +141,10 @@ def _load(directory: str, shown_as: str) -> Callable[[bytes], np.ndarray]:
     """From a JPEG file to probabilities.
 
     Raises:
-        UserError: the SavedModel is damaged or has no signature for JPEG files.
+        UserError: the SavedModel is damaged, does what a model has no business with, or has no
+            signature for JPEG files.
     """
+    require_harmless(directory, shown_as)
     try:
         model = tf.saved_model.load(directory)
     except Exception as error:  # TensorFlow raises many kinds for a damaged file

@@ -8,9 +8,9 @@ from typing import Any
 from common import files
 from common.errors import UserError
 from pipeline.formats import MANIFEST, PATHS, SAVED_MODEL
+from pipeline.publishing.pointers import LATEST_FILE, resolve
 
 _SAVED_MODEL_FILE = "saved_model.pb"
-_LATEST = "LATEST.json"  # of a place that pipeline.publish writes to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,7 @@ def find_export(path: str, version: str) -> FoundExport:
     """
     if not files.is_directory(path):
         raise UserError(f"--export_dir={path} is no directory: give one that pipeline.export wrote")
-    if files.exists(files.join(path, _LATEST)):
-        from pipeline.publishing import resolve
-
+    if files.exists(files.join(path, LATEST_FILE)):
         path = resolve(path, version).path
     places = (files.join(path, PATHS[SAVED_MODEL]), path)
     for place in places:

@@ -3,12 +3,19 @@
 import json
 import os
 import pathlib
+import subprocess
+import sys
+import types
 import zipfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from pipeline.evaluation import litert_probe
+from pipeline.evaluation.operations import find_foreign_operation
 
 from .colour_model import RESOLUTION, colour_model, to_litert
 from .conftest import draw_photo, start
@@ -112,17 +119,107 @@ def test_a_saved_model_with_several_signatures_and_no_default(refused, tmp_path)
     )
 
 
-def test_a_saved_model_that_writes_a_file_is_not_opened(refused, tmp_path):
+def write_by_file(path):
+    tf.io.write_file(path, "got out")
+
+
+def write_by_print(path):
+    tf.print("got out", output_stream=f"file://{path}")
+
+
+def write_by_checkpoint(path):
+    tf.raw_ops.SaveV2(
+        prefix=path, tensor_names=["got out"], shape_and_slices=[""], tensors=[tf.zeros([1])]
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "operation"),
+    [
+        (write_by_file, "WriteFile"),
+        (write_by_print, "PrintV2"),
+        (write_by_checkpoint, "SaveV2"),
+    ],
+)
+def test_a_saved_model_that_writes_a_file_is_not_opened(refused, tmp_path, write, operation):
     escaped = tmp_path / "escaped"
 
     @tf.function(input_signature=[IMAGES])
     def hostile(images):
-        tf.io.write_file(str(escaped), "got out")
+        write(str(escaped))
         return {"logits": tf.reduce_mean(images, axis=[1, 2])}
 
     write_saved_model(tmp_path / "model", hostile, serving_default=hostile)
-    assert "holds the operation WriteFile" in refused(tmp_path / "model")
-    assert not escaped.exists()
+    assert f"holds the operation {operation}" in refused(tmp_path / "model")
+    assert not list(tmp_path.glob("escaped*"))
+
+
+# Whatever may read or write files, talk to others, or run Python.
+REACHING_OUT = """
+    ReadFile WriteFile MatchingFiles WholeFileReader WholeFileReaderV2 PyFunc PyFuncStateless
+    EagerPyFunc FixedLengthRecordReader FixedLengthRecordReaderV2 TextLineReader TextLineReaderV2
+    TFRecordReader TFRecordReaderV2 IdentityReader IdentityReaderV2 TextLineDataset TFRecordDataset
+    TFRecordDatasetV2 FixedLengthRecordDataset FixedLengthRecordDatasetV2 CacheDataset
+    CacheDatasetV2 SaveDataset SaveDatasetV2 SnapshotDataset SnapshotDatasetV2 LoadDataset
+    SqlDataset LMDBDataset LMDBReader CSVDataset DatasetToTFRecord DataServiceDataset
+    DataServiceDatasetV4 RegisterDataset GeneratorDataset ImmutableConst LoadAndRemapMatrix
+    GenerateVocabRemapping RecordInput MergeV2Checkpoints Save SaveSlices SaveV2 WriteSummary
+    WriteGraphSummary CreateSummaryDbWriter CreateSummaryFileWriter DebugIdentity DebugIdentityV2
+    DebugIdentityV3 DebugNumericSummary FileSystemSetConfiguration RemoteCall Send Recv _Send _Recv
+""".split()  # noqa: SIM905 -- as a list, ruff would give each a line
+
+
+@pytest.mark.parametrize("in_function", [True, False])
+def test_operations_that_reach_out_are_found(good, in_function):
+    content = (good / "saved_model" / "saved_model.pb").read_bytes()
+    for operation in REACHING_OUT:
+        (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+        assert find_foreign_operation(graph) is None
+        if in_function:
+            name = next(n for n in graph.object_graph_def.concrete_functions if "__call__" in n)
+            functions = graph.graph_def.library.function
+            (body,) = (f.node_def for f in functions if f.signature.name == name)
+            body.add(name="hostile", op=operation)
+        else:
+            graph.graph_def.node.add(name="hostile", op=operation)
+            (output,) = graph.signature_def["serving_default"].outputs.values()
+            output.name = "hostile:0"
+        assert find_foreign_operation(graph) == operation
+
+
+def test_what_others_models_hold_is_no_reason_to_refuse_them(tmp_path, command, data_dir):
+    """Random numbers, tables, loops, messages; and TF1's two savers."""
+    module = tf.Module()
+    module.generator = tf.random.Generator.from_seed(1)
+    module.scale = tf.Variable(tf.ones([3]))
+    pairs = tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0])
+    module.table = tf.lookup.StaticHashTable(pairs, 0.0)
+
+    @tf.function(input_signature=[IMAGES])
+    def busy(images):
+        tf.debugging.assert_non_negative(tf.shape(images)[0])
+        tf.print("images", tf.shape(images))
+        noise = module.generator.normal([3]) + tf.random.uniform([3])
+        for _ in tf.range(tf.shape(images)[0]):
+            noise /= 2.0
+        mean = tf.reduce_mean(images, axis=[1, 2]) * module.scale
+        return {"logits": mean + 1e-9 * noise * module.table.lookup(tf.constant(0))}
+
+    module.busy = busy
+    tf.saved_model.save(module, str(tmp_path / "busy"), signatures={"serving_default": busy})
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        images = tf.compat.v1.placeholder(tf.float32, IMAGES.shape)
+        scale = tf.compat.v1.get_variable("scale", initializer=tf.ones([3]))
+        tf.compat.v1.train.Saver(sharded=True)
+        session.run(scale.initializer)
+        logits = tf.reduce_mean(images, axis=[1, 2]) * scale
+        tf.compat.v1.saved_model.simple_save(
+            session, str(tmp_path / "tf1"), {"images": images}, {"logits": logits}
+        )
+    for name in ("busy", "tf1"):
+        outcome = command("evaluate", checkpoint_path=tmp_path / name, data_dir=data_dir)
+        assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.parametrize(
@@ -191,6 +288,59 @@ def litert_of(shape, outputs):
 def test_a_litert_file_with_other_shapes(refused, tmp_path, shape, outputs, words):
     (tmp_path / "model.tflite").write_bytes(litert_of(shape, outputs))
     assert words in refused(tmp_path / "model.tflite")
+
+
+def grown(path: pathlib.Path, factor: int) -> pathlib.Path:
+    """A LiteRT file that makes images larger, by this factor each way."""
+    images = keras.Input((RESOLUTION, RESOLUTION, 3))
+    x = keras.layers.UpSampling2D(factor)(images)
+    path.write_bytes(to_litert(keras.Model(images, keras.layers.GlobalMaxPooling2D()(x))))
+    return path
+
+
+def test_a_litert_file_that_asks_for_all_memory(refused, tmp_path):
+    assert "cannot be loaded" in refused(grown(tmp_path / "model.tflite", 1200))  # 18 GB
+
+
+def test_a_litert_file_gets_several_images_only_if_memory_lets_it(tmp_path):
+    path = grown(tmp_path / "model.tflite", 128)  # 0.2 GB an image
+    for num_bytes, most in ((8 << 30, b"8"), (3 << 29, b"1")):
+        command = [sys.executable, "-I", litert_probe.__file__, path, "8", str(num_bytes)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
+        assert done.stdout.split()[-1] == most
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, ValueError])
+def test_a_litert_file_is_tried_as_it_is_run_later(monkeypatch, capsys, error):
+    """For one image and for several, which it may decline."""
+    calls = []
+
+    class Interpreter:
+        def __init__(self, model_path, num_threads):
+            calls.append(model_path)
+
+        def get_input_details(self):
+            return [{"index": 7, "shape": np.array([5, 32, 32, 3])}]
+
+        def resize_tensor_input(self, index, shape):
+            calls.append((index, shape))
+            self.batch = shape[0]
+
+        def allocate_tensors(self):
+            calls.append("allocate")
+            if error and self.batch == 8:
+                raise error
+
+        def invoke(self):
+            calls.append("invoke")
+
+    module = types.SimpleNamespace(Interpreter=Interpreter)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    assert litert_probe.probe("file", 8) == 0
+    assert capsys.readouterr().out == ("1\n" if error else "8\n")
+    once = ["file", (7, [1, 32, 32, 3]), "allocate", "invoke"]
+    again = ["file", (7, [8, 32, 32, 3]), "allocate", "invoke"]
+    assert calls == once + again[: 3 if error else 4]
 
 
 def rewritten(source: pathlib.Path, target: pathlib.Path, change) -> pathlib.Path:

@@ -13,7 +13,7 @@ import pytest
 from common import files
 from pipeline.formats import litert, saved_model, writing
 
-from .conftest import CLASSES, contents, draw_photo, weights_in
+from .conftest import CLASSES, contents, draw_photo, start, weights_in
 
 pytest_plugins = ["tests.storage_emulator"]
 
@@ -249,6 +249,11 @@ def test_a_new_export_takes_the_place_of_the_old_one(
     values = json.loads(evaluation.read_text())
     assert manifest["metrics"]["top_1"] == values["top_1"]
     assert manifest["metrics"]["loss"] == values["loss"]
+    assert manifest["metrics"]["split"] == "validation"
+    digest = hashlib.sha256((data_dir / "validation" / "manifest.json").read_bytes()).hexdigest()
+    assert manifest["metrics"]["data_manifest_sha256"] == digest
+    card = (export_dir / "MODEL_CARD.md").read_text()
+    assert "| on 24 photos of the split `validation` | |" in card
     trained = weights_in(str(model_dir / "checkpoints" / "ckpt-24"), "model")
     exported = weights_in(str(export_dir / "checkpoint" / "ckpt-0"), "model")
     assert all(np.array_equal(value, trained[name]) for name, value in exported.items())
@@ -264,6 +269,49 @@ def test_metrics_of_other_weights_are_refused(command, model_dir, data_dir, tmp_
     assert f"{evaluation} is of" in line
     assert "(weights: raw)" in line
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def evaluated(model_dir, data_dir, tmp_path_factory) -> dict:
+    """The evaluation of the model that is exported."""
+    output = tmp_path_factory.mktemp("evaluated") / "evaluation.json"
+    assert start("evaluate", checkpoint_path=model_dir, data_dir=data_dir, output=output) == 0
+    return json.loads(output.read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resolution": [32, 48]}, "made with resolution [32, 48]"),
+        ({"input_range": [0.0, 1.0]}, "made with input_range [0.0, 1.0]"),
+        ({"preprocessing": "bicubic"}, "made with preprocessing bicubic"),
+        ({"label_offset": 1}, "made with label_offset 1"),
+    ],
+)
+def test_metrics_of_another_reading_are_refused(
+    command, evaluated, model_dir, data_dir, tmp_path, changes, words
+):
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({**evaluated, **changes}))
+    places = {"checkpoint_path": model_dir, "data_dir": data_dir, "export_dir": tmp_path / "new"}
+    outcome = command("export", evaluation=path, **places)
+    assert outcome.code == 1
+    (line,) = outcome.err.splitlines()
+    assert words in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_old_evaluation_does_not_say_how_it_read_photos(
+    succeed, evaluated, model_dir, data_dir, tmp_path
+):
+    path = tmp_path / "evaluation.json"
+    later = ("resolution", "input_range", "preprocessing", "label_offset", "split")
+    path.write_text(json.dumps({k: v for k, v in evaluated.items() if k not in later}))
+    places = {"checkpoint_path": model_dir, "data_dir": data_dir, "export_dir": tmp_path / "new"}
+    succeed("export", evaluation=path, formats="saved_model", num_parity_images=2, **places)
+    manifest = json.loads((tmp_path / "new" / "export.json").read_text())
+    assert manifest["metrics"]["top_1"] == evaluated["top_1"]
+    assert "split" not in manifest["metrics"]
 
 
 @pytest.mark.parametrize("name", ["saved_model", "litert/float32.tflite"])

@@ -264,13 +264,23 @@ def test_formats_are_chosen_by_what_can_hold_the_model(monkeypatch, caplog):
     assert writing.choose_formats(["onnx", "keras"], False) == ("keras", "onnx")
     aware = ("checkpoint", "saved_model", "litert_int8")
     assert writing.choose_formats(["all"], True) == aware
-    assert writing.choose_formats(formats.DEFAULT, True) == aware
+    assert writing.choose_formats(None, True) == aware
+    assert writing.choose_formats(None, False) == formats.DEFAULT
+    # The usual formats, typed out, are asked for as any others are.
+    with pytest.raises(UsageError, match="--formats=litert_float32 cannot hold"):
+        writing.choose_formats(formats.DEFAULT, True)
     with pytest.raises(UsageError, match="--formats=keras cannot hold the 8-bit rounding"):
         writing.choose_formats(["checkpoint", "keras"], True)
     monkeypatch.setattr(writing, "missing_packages", lambda: ["tf2onnx"])
     assert writing.choose_formats(["all"], False) == everything[:-1]
     with pytest.raises(UserError, match="--formats=onnx needs tf2onnx: pip install tf2onnx"):
         writing.choose_formats(["onnx"], False)
+
+
+@pytest.mark.parametrize("name", ["tf2onnx", "onnx", "onnxruntime"])
+def test_onnx_is_not_written_without_what_writes_and_runs_it(monkeypatch, name):
+    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda n: None if n == name else object())
+    assert onnx.missing_packages() == [name]
 
 
 def test_the_keras_file_is_a_plain_zip_without_a_date(made):

@@ -80,8 +80,9 @@ def test_the_file_answers_as_the_model_does(v1, photos):
     unseen = np.argmax(found[1::2], axis=1) == np.argmax(expected[1::2], axis=1)
     assert outcome.agreement == pytest.approx(np.mean(unseen))
     assert outcome.num_photos == 20
+    assert "hard-swish" not in outcome.notes  # V1 has none
     assert outcome.wider_layers == ()
-    assert outcome.bytes == path.stat().st_size
+    assert outcome.bytes == outcome.narrow_bytes == path.stat().st_size
 
 
 def test_all_operators_are_integer(v1):
@@ -122,15 +123,19 @@ def test_integer_input_and_output(v1, photos, tmp_path):
 def test_hard_swish_stays_float_unless_integers_are_asked_for(photos, tmp_path):
     record = record_of("mobilenet_v3_small")
     model = deployed(record)
-    kinds = {}
-    for kind in ("float32", "int8"):
+    kinds, outcomes = {}, {}
+    for kind, io in (("float32", "float32"), ("int8", "uint8")):
         path = tmp_path / f"{kind}.tflite"
-        flags = Int8Flags(int8_min_agreement=0.0, int8_hard_swish=kind)
-        write_int8(model, record, photos[:16], str(path), flags)
+        flags = Int8Flags(int8_min_agreement=0.0, int8_hard_swish=kind, int8_io=io)
+        outcomes[kind] = write_int8(model, record, photos[:16], str(path), flags)
         names = {tensor for name, tensor in operators(path.read_bytes()) if name == "HARD_SWISH"}
         rows = details(path)[2]
         kinds[kind] = {row["dtype"] for row in rows if row["name"] in names}
     assert kinds == {"float32": {np.float32}, "int8": {np.int8}}
+    assert not [row["name"] for row in rows if row["dtype"] == np.float32]  # all integers
+    words = "hard-swish in float (--int8_hard_swish=int8 for integer-only hardware)"
+    assert words in outcomes["float32"].notes
+    assert "hard-swish" not in outcomes["int8"].notes
 
 
 def test_layers_are_found_under_their_names(photos):
@@ -220,6 +225,7 @@ def test_wide_layers_bring_the_file_to_the_limit(photos, tmp_path):
     assert len(outcome.wider_layers) < 10
     assert outcome.bytes > outcome.narrow_bytes
     assert "kept in float: " in outcome.notes
+    assert f"and {outcome.bytes - outcome.narrow_bytes:,} bytes less" in outcome.notes
     expected = model.predict(photos[1::2], verbose=0)
     found = logits_of(path.read_bytes(), photos[1::2])
     assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) == outcome.agreement
@@ -241,7 +247,9 @@ def test_trained_ranges_are_those_of_the_file(name, tmp_path):
     request = ModelRequest(resolution=images.shape[1], quantization_aware=True)
     checkpoint = open_checkpoint(str(DATA / name), request, weights="raw")
     path = tmp_path / "int8.tflite"
-    outcome = write_int8(checkpoint.build(), checkpoint.record, images, str(path))
+    # Each twice, so that every image gives ranges: poolings have none of their own.
+    photos = images.repeat(2, axis=0)
+    outcome = write_int8(checkpoint.build(), checkpoint.record, photos, str(path))
     assert outcome.wider_layers == ()
     given, answer, tensors = details(path)
     assert {row["name"] for row in tensors if row["dtype"] == np.float32} == {
@@ -265,6 +273,32 @@ def test_trained_ranges_are_those_of_the_file(name, tmp_path):
     )
     steps = np.unique(np.round(np.diff(np.unique(found)) / ((high - low) / 255), 3))
     np.testing.assert_allclose(steps, np.round(steps), atol=0.01)
+
+
+def digest_with_odd_photos_times(model, record, photos, path, factor: float) -> str:
+    """Of the file that is written where every other photo is multiplied by `factor`."""
+    changed = photos.copy()
+    changed[1::2] *= factor
+    write_int8(model, record, changed, str(path), Int8Flags(int8_min_agreement=0.0))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_photos_that_tell_the_agreement_give_no_ranges(v1, photos, tmp_path):
+    record, model, path, _ = v1
+    changed = digest_with_odd_photos_times(model, record, photos, tmp_path / "odd.tflite", 0.25)
+    assert changed == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_ranges_of_poolings_are_of_other_photos_than_the_agreement(photos, tmp_path):
+    request = ModelRequest(resolution=128, quantization_aware=True)
+    checkpoint = open_checkpoint(str(DATA / "random_v1_0.25_128_quant"), request, weights="raw")
+    model, record = checkpoint.build(), checkpoint.record
+    photos = photos[:8].repeat(4, axis=1).repeat(4, axis=2)
+    path = tmp_path / "int8.tflite"
+    given = digest_with_odd_photos_times(model, record, photos, path, 1.0)
+    assert given == digest_with_odd_photos_times(model, record, photos, path, 0.25)
+    # The other half gives them.
+    assert given != digest_with_odd_photos_times(model, record, photos * 0.25, path, 1.0)
 
 
 def test_too_few_photos_are_refused(v1, photos, tmp_path):

@@ -62,10 +62,27 @@ def test_metrics_with_their_interval(record, summary):
     metrics = {"top_1": 0.75, "top_5": 1.0, "loss": 0.5, "num_examples": 2000}
     metrics["interval_95"] = [0.731, 0.768]
     card = model_card(record, {**summary, "metrics": metrics})
-    assert "| on 2,000 photos | |" in card
+    assert "| on 2,000 photos | |" in card  # an old evaluation, which does not say where they are
     assert "| top-1 | 75.00% (95 % interval 73.1% to 76.8%) |" in card
     assert "| top-5 | 100.00% |" in card
+    assert "| loss | 0.5000 |" in card
     assert "None were given" not in card
+
+
+def test_metrics_say_what_they_were_measured_on(record, summary):
+    metrics = {"top_1": 0.75, "top_5": 1.0, "loss": 0.5, "num_examples": 20, "split": "te|st"}
+    metrics["data_manifest_sha256"] = summary["data_manifest_sha256"]
+    card = model_card(record, {**summary, "metrics": metrics})
+    assert r"| on 20 photos of the split `te\|st` | |" in card
+    assert card.count(summary["data_manifest_sha256"]) == 1
+    metrics["data_manifest_sha256"] = "0123abcd"
+    assert "| data | manifest `0123abcd` |" in model_card(record, {**summary, "metrics": metrics})
+
+
+def test_a_loss_that_is_not_finite(record, summary):
+    metrics = {"top_1": 0.0, "top_5": 0.5, "loss": None, "num_examples": 2}
+    card = model_card(record, {**summary, "metrics": metrics})
+    assert "| loss | none: it is not finite |" in card
 
 
 HOSTILE = (

@@ -285,6 +285,24 @@ def test_what_cannot_be_served_is_one_clear_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_a_saved_model_that_writes_a_file_is_not_served(tmp_path):
+    import tensorflow as tf
+
+    escaped = tmp_path / "escaped"
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="jpeg")])
+    def hostile(jpeg):
+        tf.io.write_file(str(escaped), jpeg[0])
+        return {"probabilities": tf.ones([tf.size(jpeg), 1])}
+
+    module = tf.Module()
+    module.call = hostile
+    tf.saved_model.save(module, str(tmp_path / "bad"), signatures={"serving_jpeg": hostile})
+    with pytest.raises(UserError, match="bad is not opened: it holds the operation WriteFile"):
+        classifier_of(tmp_path / "bad")
+    assert not escaped.exists()
+
+
 @contextlib.contextmanager
 def started(export_dir, *flags):
     """The command as a process."""

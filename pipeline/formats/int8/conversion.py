@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import os
-import sys
-import tempfile
 from collections.abc import Collection, Iterator
 
 import keras
@@ -17,6 +13,8 @@ import tensorflow as tf
 # What tf.lite.experimental.QuantizationDebugger calls; by itself it also builds and runs a file
 # with a check behind each operator for every choice of layers.
 from tensorflow.lite.python import convert as lite_convert
+
+from pipeline.formats.converter_input import quiet_converter, saved_for_converter
 
 _CALIBRATION_BATCH = 8
 
@@ -55,7 +53,7 @@ class Calibrated:
             wide_kinds: kinds of operators that all stay float, such as 'HARD_SWISH'.
             io: type of input and output, 'float32' or 'uint8'.
         """
-        with _silent():
+        with quiet_converter():
             return lite_convert.mlir_quantize(
                 self.content,
                 input_data_type=tf.as_dtype(io),
@@ -73,43 +71,7 @@ def quantize_by_own_ranges(model: keras.Model, io: str = "float32") -> bytes:
         return converter.convert()
 
 
-class _Logits(tf.Module):
-    def __init__(self, model: keras.Model):
-        super().__init__()
-        self._weights = [variable.value for variable in model.variables]
-        spec = tf.TensorSpec([None, *model.input.shape[1:]], name="images")
-
-        @tf.function(input_signature=[spec])
-        def logits(images):
-            return {"logits": model(images, training=False)}
-
-        self.logits = logits
-
-
 @contextlib.contextmanager
 def _converter(model: keras.Model) -> Iterator[tf.lite.TFLiteConverter]:
-    with tempfile.TemporaryDirectory() as scratch, _silent():
-        module = _Logits(model)
-        tf.saved_model.save(module, scratch, signatures={"serving_default": module.logits})
-        yield tf.lite.TFLiteConverter.from_saved_model(scratch)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps back what the converter says of its inner life, on Python's log and on stderr.
-
-    Its errors are exceptions that carry their text.
-    """
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    logger.setLevel(logging.ERROR)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        logger.setLevel(level)
-        os.close(stderr)
-        os.close(nowhere)
+    with saved_for_converter(model) as saved:
+        yield tf.lite.TFLiteConverter.from_saved_model(saved)

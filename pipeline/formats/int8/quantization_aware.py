@@ -36,7 +36,7 @@ def with_constant_ranges(
     Args:
         model: quantisation-aware, with its weights; it gives logits.
         record: its record.
-        photos: (n, height, width, 3) float32, preprocessed.
+        photos: (n, height, width, 3) float32, preprocessed; the poolings get their ranges on them.
 
     Returns:
         A model from images to logits, (batch, outputs), of stock layers and constant ranges.

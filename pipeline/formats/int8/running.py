@@ -8,6 +8,8 @@ import time
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from training.runtime import without_native_chatter
+
 _BATCH = 8  # images at once
 _WARM_UP_RUNS, _TIMED_RUNS = 3, 20
 
@@ -23,7 +25,7 @@ def logits_of(content: bytes, images: np.ndarray, num_threads: int = 2) -> np.nd
     Returns:
         (n, outputs) float32.
     """
-    interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    interpreter = _allocated(content, num_threads=num_threads)
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
     images = _to_integers(images, given)
     outputs = []
@@ -39,8 +41,7 @@ def logits_of(content: bytes, images: np.ndarray, num_threads: int = 2) -> np.nd
 
 def latency_ms(content: bytes) -> float:
     """Median milliseconds of one image on one thread, with the interpreter's default delegate."""
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+    interpreter = _allocated(content, num_threads=1)
     seconds = []
     for _ in range(_WARM_UP_RUNS + _TIMED_RUNS):
         start = time.perf_counter()
@@ -51,14 +52,19 @@ def latency_ms(content: bytes) -> float:
 
 def operators(content: bytes) -> list[tuple[str, str]]:
     """Kind and output tensor's name of every operator, in order of execution."""
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = _allocated(content, experimental_op_resolver_type=resolver)
     names = {row["index"]: row["name"] for row in interpreter.get_tensor_details()}
     # The interpreter has no public list of its operators.
     return [(row["op_name"], names[row["outputs"][0]]) for row in interpreter._get_ops_details()]
+
+
+def _allocated(content: bytes, **options) -> Interpreter:
+    """An interpreter for one image, made without a note on its delegate."""
+    with without_native_chatter():
+        interpreter = Interpreter(model_content=content, **options)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def _to_integers(images: np.ndarray, details: dict) -> np.ndarray:
