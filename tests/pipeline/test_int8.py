@@ -239,7 +239,13 @@ def test_drift_is_agreement_and_divergence():
     assert drift.divergence == pytest.approx(0.5 * (0.5 * np.log(2) - 0.25 * np.log(2)))
 
 
-@pytest.mark.parametrize("name", ["random_v1_0.25_128_quant", "random_v3_small_0.5_96_quant"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random_v1_0.25_128_quant",
+        pytest.param("random_v3_small_0.5_96_quant", marks=pytest.mark.long),
+    ],
+)
 def test_trained_ranges_are_those_of_the_file(name, tmp_path):
     """Against logits of the TF1 rewriter's graph, whose kernels have a range of their own each."""
     reference = np.load(DATA / name / "reference.npz")

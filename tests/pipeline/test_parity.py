@@ -5,11 +5,7 @@ one.
 """
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
-import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -17,132 +13,19 @@ import pytest
 from common.errors import UsageError, UserError
 from pipeline import formats
 
-from .conftest import CLASSES
+from .parity import (
+    FORMATS,
+    LITERT,
+    LOGITS,
+    Trained,
+    convert,
+    gate,
+    spoiled,
+    write,
+    write_beside,
+)
 
-HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "tf2onnx"))
-FORMATS = tuple(name for name in formats.PATHS if name != formats.ONNX or HAS_ONNX)
-LITERT = formats.LITERT
-LOGITS = "Logits.Conv2d_1c_1x1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """The model that exports are held against."""
-
-    model: object
-    record: object
-    values: dict
-    images: object
-
-
-@pytest.fixture(scope="module")
-def trained(model_dir, data_dir) -> Trained:
-    from loaders.open import ModelRequest, open_checkpoint
-    from pipeline.parity import ParityImages
-    from training.shards import Shards
-
-    shards = Shards.open(str(data_dir), "validation")
-    checkpoint = open_checkpoint(str(model_dir), ModelRequest(), None, shards.classes)
-    record = dataclasses.replace(
-        checkpoint.record, classes=shards.classes, weights=checkpoint.weights
-    )
-    images = ParityImages.read(shards, record, 24)
-    model = checkpoint.build()
-    found = Trained(model, record, checkpoint.values, images)
-    # So short a training ends in one answer to all photos; with centred logits answers differ.
-    mean = model(images.images, training=False).numpy().mean(axis=0)
-    changes = {f"{LOGITS}.bias": lambda bias: bias - mean}
-    return spoiled(found, changes)
-
-
-def spoiled(trained: Trained, changes) -> Trained:
-    """A model with other weights: `changes` maps names to functions of the right value."""
-    from training.models import build_model
-    from training.models.mobilenet import weights_of
-
-    values = {
-        name: changes[name](value) if name in changes else value
-        for name, value in trained.values.items()
-    }
-    model = build_model(trained.record.config.replace(classifier_activation=None))
-    for name, variable in weights_of(model).items():
-        variable.assign(values[name])
-    return dataclasses.replace(trained, model=model, values=values)
-
-
-def write(trained: Trained, directory: pathlib.Path, names=FORMATS) -> list[formats.Artifact]:
-    """Writes the model in these formats; quantised ones by TensorFlow's converter as it is."""
-    from pipeline.formats.deployment import build_deployment_model
-    from pipeline.formats.keras_file import write_keras
-    from pipeline.formats.litert import attach_record
-    from pipeline.formats.onnx import write_onnx
-    from pipeline.formats.saved_model import write_saved_model
-    from training.checkpoints import write_weights
-
-    deployed = build_deployment_model(trained.model, trained.record.config)
-    (directory / "litert").mkdir(parents=True, exist_ok=True)
-    artifacts = [formats.Artifact(name, formats.PATHS[name], 0, "") for name in names]
-    for artifact in artifacts:
-        path = directory / artifact.path
-        if artifact.format == formats.CHECKPOINT:
-            write_weights(str(path), trained.values)
-            trained.record.write(str(path))
-        elif artifact.format == formats.SAVED_MODEL:
-            write_saved_model(deployed, trained.record, str(path))
-        elif artifact.format == formats.KERAS:
-            write_keras(deployed, str(path))
-        elif artifact.format == formats.ONNX:
-            write_onnx(deployed, str(path))
-        elif artifact.format in LITERT:
-            path.write_bytes(convert(deployed, artifact.format, trained.images.images))
-            attach_record(str(path), trained.record)
-    write_beside(trained, directory)
-    return artifacts
-
-
-def write_beside(trained: Trained, directory: pathlib.Path) -> None:
-    from pipeline.formats.labels import label_text
-
-    (directory / formats.LABELS).write_text(label_text(trained.record))
-    trained.record.write(str(directory))
-
-
-def convert(model, name: str, images: np.ndarray) -> bytes:
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    if name != formats.LITERT_FLOAT32:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if name == formats.LITERT_FLOAT16:
-        converter.target_spec.supported_types = [tf.float16]
-    if name == formats.LITERT_INT8:
-        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
-    return converter.convert()
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Runs the probe here, since each fresh process imports TensorFlow anew."""
-    from pipeline.parity import fresh, probe
-
-    def run(command, *_):
-        finders = list(sys.meta_path)
-        try:
-            probe.main(command[-1])
-        finally:
-            sys.meta_path[:] = finders
-
-    monkeypatch.setattr(fresh, "_run", run)
-
-
-def gate(trained: Trained, directory: pathlib.Path, artifacts, **limits) -> dict:
-    """The gate's rows by what was run."""
-    from pipeline.parity import ParityFlags, run_gate
-
-    flags = ParityFlags(**limits)
-    rows = run_gate(str(directory), artifacts, trained.model, trained.record, trained.images, flags)
-    return {row.artifact: row for row in rows}
-
+pytest_plugins = ["tests.pipeline.parity"]
 
 ROWS = [
     "checkpoint, restored",
@@ -393,161 +276,6 @@ def test_logits_are_compared_by_what_differs_between_photos():
     assert logit_difference(same, same) == 0.0
     assert logit_difference(expected[:1], expected[:1]) == 0.0
     assert correlation(-expected[:1], expected[:1]) == pytest.approx(-1.0)
-
-
-SHUFFLED = "".join(f"{name}\n" for name in (CLASSES[1], CLASSES[0], *CLASSES[2:]))
-
-
-def shuffle_text(path: pathlib.Path) -> None:
-    path.write_text(SHUFFLED)
-
-
-def shuffle_record(path: pathlib.Path) -> None:
-    values = json.loads(path.read_text())
-    values["classes"] = SHUFFLED.split()
-    path.write_text(json.dumps(values))
-
-
-def shuffle_metadata(path: pathlib.Path) -> None:
-    """As TFLite's metadata keep files: in an archive behind the model."""
-    rewrite_archive(path, {"labels.txt": SHUFFLED})
-
-
-def rewrite_archive(path: pathlib.Path, changes: dict[str, str | None]) -> None:
-    with zipfile.ZipFile(path) as archive:
-        held = {name: archive.read(name).decode() for name in archive.namelist()} | changes
-    path.write_bytes(MODEL)
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, text in held.items():
-            if text is not None:
-                archive.writestr(name, text)
-
-
-MODEL = b"a model" * 100
-
-
-def write_words(trained: Trained, directory: pathlib.Path) -> list[formats.Artifact]:
-    """An export of labels and records alone."""
-    from pipeline.formats.labels import label_text
-    from pipeline.formats.litert import attach_record
-
-    for folder in ("checkpoint", "saved_model/assets", "litert"):
-        (directory / folder).mkdir(parents=True)
-    write_beside(trained, directory)
-    for folder in ("checkpoint", "saved_model"):
-        trained.record.write(str(directory / folder))
-    (directory / "saved_model/assets/labels.txt").write_text(label_text(trained.record))
-    for name in LITERT:
-        (directory / formats.PATHS[name]).write_bytes(MODEL)
-        attach_record(str(directory / formats.PATHS[name]), trained.record)
-    return [formats.Artifact(name, path, 0, "") for name, path in formats.PATHS.items()]
-
-
-PLACES = [
-    "labels.txt",
-    "model.json",
-    "checkpoint/model.json",
-    "saved_model/assets/labels.txt",
-    "saved_model/model.json",
-]
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_missing_labels_and_records_are_named(trained, tmp_path, place):
-    artifacts = write_words(trained, tmp_path)
-    (tmp_path / place).unlink()
-    with pytest.raises(UserError, match=f"is not written: it lacks {place}$"):
-        gate(trained, tmp_path, artifacts)
-
-
-@pytest.mark.parametrize("missing", ["labels.txt", "model.json", "all"])
-@pytest.mark.parametrize("name", LITERT)
-def test_missing_metadata_are_named(trained, tmp_path, name, missing):
-    artifacts = write_words(trained, tmp_path)
-    path = tmp_path / formats.PATHS[name]
-    if missing == "all":
-        path.write_bytes(MODEL)
-    else:
-        rewrite_archive(path, {missing: None})
-    lacks = "labels.txt" if missing == "all" else missing
-    with pytest.raises(UserError, match=f"{formats.PATHS[name]} lacks {lacks} in the archive"):
-        gate(trained, tmp_path, artifacts)
-
-
-def test_complete_labels_and_records_pass(trained, tmp_path):
-    from pipeline.parity.records import require_records
-
-    require_records(str(tmp_path), write_words(trained, tmp_path), trained.record)
-
-
-@pytest.mark.parametrize(
-    ("place", "shuffle"),
-    [
-        ("labels.txt", shuffle_text),
-        ("saved_model/assets/labels.txt", shuffle_text),
-        ("saved_model/model.json", shuffle_record),
-        ("model.json", shuffle_record),
-        ("checkpoint/model.json", shuffle_record),
-        *((formats.PATHS[name], shuffle_metadata) for name in LITERT),
-    ],
-)
-def test_shuffled_labels_are_named_wherever_they_are(trained, tmp_path, place, shuffle):
-    artifacts = write_words(trained, tmp_path)
-    shuffle(tmp_path / place)
-    with pytest.raises(UserError) as raised:
-        gate(trained, tmp_path, artifacts)
-    message = str(raised.value)
-    assert message.startswith("the export disagrees with the model and is not written: " + place)
-    assert "in another order: output 0 is 'cat', the file says 'dog'" in message
-
-
-def test_a_record_that_says_otherwise_is_named(trained, tmp_path):
-    record = dataclasses.replace(trained.record, evaluation_preprocessing="bicubic")
-    write_beside(trained, tmp_path)
-    record.write(str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"model\.json says that evaluation_preprocessing is 'bicubic'"
-    ):
-        gate(trained, tmp_path, [])
-
-
-def litert_artifact(trained, directory: pathlib.Path, content: bytes) -> list[formats.Artifact]:
-    from pipeline.formats.litert import attach_record
-
-    write_beside(trained, directory)
-    (directory / "litert").mkdir()
-    (directory / "litert/float32.tflite").write_bytes(content)
-    attach_record(str(directory / "litert/float32.tflite"), trained.record)
-    return [formats.Artifact(formats.LITERT_FLOAT32, "litert/float32.tflite", 0, "")]
-
-
-def test_a_crash_of_the_interpreter_is_one_line(trained, tmp_path, monkeypatch):
-    from pipeline.parity import fresh
-
-    script = tmp_path / "crash.py"
-    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    monkeypatch.setattr(fresh, "_PROBE", str(script))
-    with pytest.raises(UserError) as raised:
-        gate(trained, tmp_path, litert_artifact(trained, tmp_path, b""))
-    assert "litert/float32.tflite" in str(raised.value)
-    assert "SIGSEGV" in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_file_that_is_none_is_one_line(trained, tmp_path):
-    with pytest.raises(UserError) as raised:
-        gate(trained, tmp_path, litert_artifact(trained, tmp_path, b"no model"))
-    assert str(raised.value).startswith(
-        "litert/float32.tflite does not run in a fresh process: ValueError: "
-    )
-
-
-def test_a_keras_file_that_needs_this_project_is_refused(trained, tmp_path):
-    write_beside(trained, tmp_path)
-    trained.model.save(tmp_path / "model.keras")  # with layers of our own
-    artifacts = [formats.Artifact(formats.KERAS, "model.keras", 0, "")]
-    with pytest.raises(UserError, match=r"model\.keras does not run in a fresh process: "):
-        gate(trained, tmp_path, artifacts)
 
 
 def nearly_tied(kernel: np.ndarray) -> np.ndarray:
