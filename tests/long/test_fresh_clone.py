@@ -49,10 +49,10 @@ def test_make_run_trains_on_the_demo_data_and_says_where_the_report_is(tmp_path)
     second = make(clone, "run")
     assert time.monotonic() - start < 15.0
     stages = re.findall(r"^\[\d+/(\d+)\] .*: finished$", second, re.MULTILINE)
-    assert len(stages) == int(stages[0]) == 10
+    assert len(stages) == int(stages[0]) == 11
 
     third = make(clone, "run", "INIT=scratch")
-    finished = re.findall(r"^\[\d+/9\] ([a-z ]+): finished$", third, re.MULTILINE)
+    finished = re.findall(r"^\[\d+/10\] ([a-z ]+): finished$", third, re.MULTILINE)
     assert finished[0] == "draw photos" and len(finished) == 5
     evaluation = json.loads((work / "evaluation-scratch.json").read_text())
     assert evaluation["top_1"] >= 0.90
