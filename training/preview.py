@@ -121,8 +121,8 @@ def contact_sheet(images: np.ndarray, names: list[str]) -> Image.Image:
 
 
 def _record(shards: Any, example: int) -> bytes:
-    shard = int(np.searchsorted(shards.first_examples, example, side="right")) - 1
-    return shards.read(shard, example - int(shards.first_examples[shard]), 1)[0]
+    shard, record = shards.place_of(example)
+    return shards.read(shard, record, 1)[0]
 
 
 if __name__ == "__main__":

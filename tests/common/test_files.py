@@ -11,22 +11,9 @@ from common import files
 from common.errors import UsageError, UserError
 from common.listing import Entry
 
-pytest_plugins = ["tests.storage_emulator"]
+from .places import CONTENT, TREE, Stop
 
-CONTENT = bytes(range(256)) * 40
-TREE = {"b.txt": b"12", "a/x": b"1", "a/y/z": b"", "a.b": b"123", "é/ü ?&#%.JPEG": b"4567"}
-
-
-@pytest.fixture(params=["local", "bucket"])
-def place(request, tmp_path):
-    """A directory, once on this machine and once in a bucket."""
-    if request.param == "local":
-        return str(tmp_path / "place")
-    return files.join(request.getfixturevalue("bucket"), "some", "place")
-
-
-class Stop(Exception):
-    pass
+pytest_plugins = ["tests.storage_emulator", "tests.common.places"]
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path):
