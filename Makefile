@@ -45,7 +45,7 @@ PRETRAINING ?= runs/pretraining
         evaluate export publish serve report latency recipes zoo \
         benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
         benchmark-evaluation benchmark-latency \
-        test test-long test-flink test-dataflow lint format lock clean
+        test test-long test-flink test-cloud lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -171,7 +171,7 @@ benchmark-latency: $(READY)  ## the artifacts of EXPORT, beside keras.applicatio
 	$(PY) -m benchmarks.latency --export_dir=$(EXPORT) --beside=keras.applications $(FLAGS)
 
 test: $(READY)  ## the tests, under 15 minutes with set-up
-	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not dataflow"
+	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not cloud"
 
 test-long: $(READY)  ## the soaks
 	$(PY) -m pytest -q -n 2 --dist=loadfile -m long
@@ -180,16 +180,18 @@ test-flink: $(READY)  ## build on a Flink that is fetched with Maven, and compar
 	$(PY) infra/flink/fetch_job_server.py
 	$(PY) -m pytest -q -m flink tests/flink
 
-# Beam's Google Cloud parts make each import of Beam slower, so they have an environment of their own.
+# Google's and Kubeflow's clients make each import of Beam slower, so they have an environment of
+# their own.
 $(READY_GCP): setup.py constraints.txt $(READY)
 	$(PYTHON) -m venv $(VENV_GCP)
 	@echo '*' > $(VENV_GCP)/.gitignore
-	$(VENV)/bin/uv pip install --quiet --python $(PY_GCP) -c constraints.txt -e '.[dev,gcp]' || \
-	  $(PY_GCP) -m pip install --quiet -c constraints.txt -e '.[dev,gcp]'
+	$(VENV)/bin/uv pip install --quiet --python $(PY_GCP) -c constraints.txt \
+	  -e '.[dev,gcp,kubeflow,vertex]' || \
+	  $(PY_GCP) -m pip install --quiet -c constraints.txt -e '.[dev,gcp,kubeflow,vertex]'
 	@touch $@
 
-test-dataflow: $(READY_GCP)  ## translate the job for Dataflow, without the cloud
-	$(PY_GCP) -m pytest -q -m dataflow tests/dataflow
+test-cloud: $(READY_GCP)  ## what is sent to Dataflow, Vertex AI and Kubeflow, without the cloud
+	$(PY_GCP) -m pytest -q -m cloud tests/cloud tests/dataflow
 
 lint: $(READY)  ## check style
 	$(VENV)/bin/ruff check .
@@ -199,9 +201,11 @@ format: $(READY)  ## mend style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+LOCKED := dev docs gcp kubeflow onnx vertex
+
 lock: $(READY)  ## renew constraints.txt from setup.py
 	$(VENV)/bin/uv pip compile --quiet --no-python-downloads --universal --python-version=3.10 --no-header \
-	  --no-annotate --extra=dev --extra=gcp --extra=onnx setup.py --output-file=constraints.txt
+	  --no-annotate $(LOCKED:%=--extra=%) setup.py --output-file=constraints.txt
 
 clean:  ## remove .venv and caches, not the runs
 	rm -rf $(VENV) $(VENV_GCP) $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import first_line
 from preprocessing.runners import leashed
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
 _PYTHON_ERROR = re.compile(r"^\w[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
+
+# Dataflow takes a request to cancel within a second or two; Flink's job server at once.
+_SECONDS_TO_CANCEL = 30.0
 
 
 class JobFailed(Exception):
@@ -76,12 +79,39 @@ def _run_to_the_end(pipeline: beam.Pipeline) -> tuple[str, PipelineResult]:
     # Where workers are threads of this process, what they raise is printed, and raised here again.
     with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
         result = pipeline.run()
+        # Ctrl-C is raised in the main thread, wherever that happens to be. Within the client of the
+        # job server it could leave a lock behind that nobody opens again: so a thread waits there.
+        waiting = _Call(result.wait_until_finish)
         try:
-            return result.wait_until_finish(), result
+            return waiting.outcome(), result
         except KeyboardInterrupt:
             with contextlib.suppress(Exception):
-                result.cancel()
+                _Call(result.cancel).outcome(_SECONDS_TO_CANCEL)
             raise
+
+
+class _Call(threading.Thread):
+    """Calls a function in a thread that does not keep the process alive."""
+
+    def __init__(self, function: Callable[[], Any]):
+        super().__init__(daemon=True)
+        self._function = function
+        self._returned: Any = None
+        self._raised: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._returned = self._function()
+        except BaseException as error:
+            self._raised = error
+
+    def outcome(self, seconds: float | None = None) -> Any:
+        """What the function returns or raises; None if it is not done within `seconds`."""
+        self.join(seconds)
+        if self._raised is not None:
+            raise self._raised
+        return self._returned
 
 
 def _leash_job_server(options: PipelineOptions) -> None:

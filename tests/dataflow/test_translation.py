@@ -1,4 +1,4 @@
-"""The job as Dataflow would be handed it, without the cloud: `make test-dataflow`.
+"""The job as Dataflow would be handed it, without the cloud: `make test-cloud`.
 
 Beam translates the job in full, stages it in the emulator's bucket, and writes what it would send
 into a file instead.
@@ -20,7 +20,7 @@ from preprocessing.runners import RunnerConfig
 from tests.preprocessing.conftest import ROOT
 
 pytest_plugins = ["tests.storage_emulator"]
-pytestmark = pytest.mark.dataflow
+pytestmark = pytest.mark.cloud
 
 NUM_IMAGES, NUM_SHARDS = 1_281_167, 1_024
 
@@ -47,7 +47,7 @@ def _no_credentials():
     except ModuleNotFoundError:
         found = None
     if found is None:
-        pytest.skip("Beam's Google Cloud parts are not installed: `make test-dataflow` does it")
+        pytest.skip("Beam's Google Cloud parts are not installed: `make test-cloud` does it")
     from apache_beam.internal.gcp import auth
 
     auth._Credentials._credentials, auth._Credentials._credentials_init = None, True

@@ -36,6 +36,8 @@ def _job_server():
 @pytest.fixture
 def start(tmp_path):
     """Starts the build command; every process of it carries a mark in its environment."""
+    # Where tests run in the background a shell may have SIGINT ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     processes = []
     temporary = tmp_path / "temporary"  # Beam leaves much there
     temporary.mkdir()
