@@ -10,7 +10,9 @@ A command declares its settings as frozen dataclasses whose fields carry their h
     if __name__ == "__main__":
         run(build_dataset, BuildConfig)
 
-A command that hands options on to another program takes them behind a bare `--`; see `run`.
+A field may name an environment variable that gives its default where it is set: flags come before
+variables, variables before defaults. A command that hands options on to another program takes them
+behind a bare `--`; see `run`. Every command takes `--log_format`.
 
 Exit codes: 0 done, 1 the run failed, 2 the command line is wrong. A `UserError` is one line on
 standard error; any other exception is a bug and shows its traceback.
@@ -21,9 +23,9 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import errno
-import logging
 import os
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -31,14 +33,37 @@ from typing import Any
 
 from absl import flags
 
+from common import logs
 from common.errors import UsageError, UserError
 
 REQUIRED = dataclasses.MISSING
 
 
-def flag(default: Any = REQUIRED, *, help: str, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field that becomes a flag of the same name; without a default it is required."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices)})
+def flag(
+    default: Any = REQUIRED, *, help: str, choices: Sequence[str] = (), variable: str = ""
+) -> Any:
+    """A dataclass field that becomes a flag of the same name.
+
+    Args:
+        default: its value where nothing is said; without one the flag is required.
+        help: what it is for.
+        choices: all values that it may have.
+        variable: an environment variable that is taken, where it is set, before the default.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "variable": variable}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogFlags:
+    """What every command is told besides its own flags."""
+
+    log_format: str = flag(
+        logs.TEXT,
+        help="text for people, or json: an entry a line as Cloud Logging reads it",
+        choices=logs.FORMATS,
+        variable=logs.VARIABLE,
+    )
 
 
 def run(
@@ -81,10 +106,8 @@ def run_to_exit_code(
     argv = list(sys.argv if argv is None else argv)
     program = _program_name(argv[0])
     argv, behind = _split_at_dashes(argv) if passthrough else (argv, ())
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
-    logging.captureWarnings(True)
-    for library in ("absl", "tensorflow"):  # their notes on their inner life
-        logging.getLogger(library).setLevel(logging.WARNING)
+    # Before the flags are parsed, since that may have something to say.
+    logs.start(logs.JSON if _asks_for_json(argv) else logs.TEXT)
     if any(word in ("--help", "-h", "--helpfull") for word in argv[1:]):
         print(_help(program, main, configs, passthrough))
         return 0
@@ -98,7 +121,10 @@ def run_to_exit_code(
     except Exception as error:
         reason = explain_system_error(error)
         if reason is None:
-            raise
+            if not logs.is_json():
+                raise
+            reason = f"{error!r}"
+            print(logs.entry("CRITICAL", traceback.format_exc().rstrip()), file=sys.stderr)
         return _fail(program, reason, 1)
 
 
@@ -110,7 +136,7 @@ def parse(argv: Sequence[str], *configs: type, passthrough: str = "") -> list[An
     Raises:
         UsageError: an unknown flag, a wrong or missing value, a stray argument.
     """
-    values = _define_flags(configs)
+    values = _define_flags((*configs, LogFlags))
     try:
         stray = values(list(argv))[1:]
     except flags.Error as error:
@@ -121,7 +147,9 @@ def parse(argv: Sequence[str], *configs: type, passthrough: str = "") -> list[An
     for config in configs:
         for field in dataclasses.fields(config):
             if field.default is REQUIRED and values[field.name].value is None:
-                raise UsageError(f"--{field.name} is required: {field.metadata['help']}")
+                variable = field.metadata["variable"]
+                instead = f" (or ${variable})" if variable else ""
+                raise UsageError(f"--{field.name}{instead} is required: {field.metadata['help']}")
     return [
         config(**{f.name: _to_field(values[f.name].value) for f in dataclasses.fields(config)})
         for config in configs
@@ -164,6 +192,16 @@ def explain_system_error(error: BaseException) -> str | None:
     return None
 
 
+def _asks_for_json(argv: Sequence[str]) -> bool:
+    """Whether a command line, or else the environment, asks for JSON; the last word counts."""
+    asked = os.environ.get(logs.VARIABLE, "")
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name.lstrip("-") == "log_format" and name.startswith("-"):
+            asked = value if equals else following
+    return asked == logs.JSON
+
+
 def _split_at_dashes(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
     place = argv.index("--") if "--" in argv else len(argv)
     return argv[:place], tuple(argv[place + 1 :])
@@ -180,8 +218,14 @@ def _define_flags(configs: Sequence[type]) -> flags.FlagValues:
 
 def _define_flag(values: flags.FlagValues, field: dataclasses.Field, kind: Any) -> None:
     default = None if field.default is REQUIRED else field.default
+    default = os.environ.get(field.metadata["variable"]) or default
     text, choices = field.metadata["help"], field.metadata["choices"]
     if choices:
+        if default is not None and default not in choices:
+            raise UsageError(
+                f"${field.metadata['variable']} is {default!r}: it must be one of"
+                f" {', '.join(choices)}"
+            )
         flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
     elif kind is bool:
         flags.DEFINE_bool(field.name, default, text, flag_values=values)
@@ -226,7 +270,7 @@ def _to_field(value: Any) -> Any:
 
 def _help(program: str, main: Callable, configs: Sequence[type], passthrough: str) -> str:
     lines = [f"usage: {program} --flag=value ...", "", (main.__doc__ or "").strip(), ""]
-    for config in configs:
+    for config in (*configs, LogFlags):
         hints = typing.get_type_hints(config)
         for field in dataclasses.fields(config):
             choices = field.metadata["choices"]
@@ -238,6 +282,8 @@ def _help(program: str, main: Callable, configs: Sequence[type], passthrough: st
                 note = ""
             else:
                 note = f" (default: {_shown(field.default)})"
+            if field.metadata["variable"]:
+                note += f" (or ${field.metadata['variable']})"
             lines.append(f"  {name}\n      {field.metadata['help']}{note}")
     if passthrough:
         lines.append(f"  -- ...\n      {passthrough}")
@@ -263,5 +309,8 @@ def _program_name(path: str) -> str:
 
 def _fail(program: str, message: str, exit_code: int, label: str = UserError.label) -> int:
     sys.stdout.flush()
-    print(f"{program}: {label}{' '.join(message.split())}", file=sys.stderr)
+    line = f"{program}: {label}{' '.join(message.split())}"
+    if logs.is_json():
+        line = logs.entry("ERROR" if label else "WARNING", line, exit_code=exit_code)
+    print(line, file=sys.stderr)
     return exit_code

@@ -8,14 +8,16 @@ import time
 
 from tqdm import tqdm
 
+from common import logs
+
 SECONDS_BETWEEN_LOG_LINES = 10.0
 
 
 class Progress:
     """Counts units of work done.
 
-    On a terminal it draws a bar that is renewed in place; where standard error goes to a file it
-    logs the same line every ten seconds, so that logs stay readable.
+    On a terminal it draws a bar that is renewed in place; where standard error goes to a file, or
+    the log is JSON, it logs the same line every ten seconds, so that logs stay readable.
 
     Args:
         total: units of work in all.
@@ -34,7 +36,7 @@ class Progress:
         self._start = self._last_line = time.monotonic()
         self._note = ""
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not logs.is_json():
             self._bar = tqdm(
                 total=total,
                 initial=initial,

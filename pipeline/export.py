@@ -40,7 +40,9 @@ class ExportConfig:
     """What is exported, and what it is checked on."""
 
     checkpoint_path: str = flag(help="TF1 or TF2 checkpoint, or --model_dir of a training run")
-    export_dir: str = flag(help="directory to write; an export that it holds is replaced")
+    export_dir: str = flag(
+        help="directory to write; an export that it holds is replaced", variable="AIP_MODEL_DIR"
+    )
     data_dir: str = flag(help="directory of shards with the photos that outputs are compared on")
     split: str = flag("validation", help="split of those photos")
     formats: tuple[str, ...] | None = flag(

@@ -36,7 +36,9 @@ from training.config import FLAG_GROUPS, Recipe
 class RunConfig:
     """Which experiment, on what, where."""
 
-    work_dir: str = flag(help="directory that everything is written to")
+    work_dir: str = flag(
+        help="directory that everything is written to", variable="AIP_CHECKPOINT_DIR"
+    )
     dataset: str = flag(
         DEMO,
         help=f"{DEMO} or {PRETRAINING} (drawn photos), {', '.join(TFDS_SOURCES)} or tfds:NAME, or a"

@@ -9,6 +9,7 @@ import dataclasses
 import zlib
 from typing import Any
 
+from common import files
 from common.command import flag
 from common.errors import UsageError
 from training.models.configs import MobileNetConfig, make_config, model_names
@@ -266,9 +267,16 @@ class DistributionFlags:
 class RunFlags:
     """Where the run lives, where it starts, how often it saves, when it ends."""
 
-    model_dir: str = flag(help="directory of checkpoints, history and logs")
+    model_dir: str = flag(
+        help="directory of checkpoints, history and logs", variable="AIP_CHECKPOINT_DIR"
+    )
     init_checkpoint: str = flag(
         "", help="TF1 checkpoint, or directory of a TF2 one, to start from; empty for random"
+    )
+    log_dir: str = flag(
+        "",
+        help="directory of TensorBoard's logs; logs/ in --model_dir by default",
+        variable="AIP_TENSORBOARD_LOG_DIR",
     )
     init_weights: str = flag(
         "averages", help="which of its weights to start from", choices=("averages", "raw")
@@ -306,6 +314,11 @@ class RunFlags:
     histograms: bool = flag(False, help="write histograms of all weights to TensorBoard")
     allow_changes: bool = flag(False, help="resume although settings have changed")
     dry_run: bool = flag(False, help="print what would be trained, and stop")
+
+    @property
+    def logs(self) -> str:
+        """Where TensorBoard's logs are."""
+        return self.log_dir or files.join(self.model_dir, "logs")
 
     def __post_init__(self):
         _require(

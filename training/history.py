@@ -18,16 +18,26 @@ class History:
         self._path = files.join(model_dir, FILE_NAME)
         self.start: dict[str, Any] = {}
         self.epochs: list[dict[str, Any]] = []
+        self._finished_epochs: int | None = None
 
     def add_epoch(self, row: dict[str, Any]) -> None:
         """Adds the row of an epoch, and writes."""
         self.epochs.append(row)
         self.write()
 
+    def finish(self, num_epochs: int) -> None:
+        """Notes that a run of `num_epochs` is over; it may have ended early."""
+        if self._finished_epochs != num_epochs:
+            self._finished_epochs = num_epochs
+            self.write()
+
     def write(self) -> None:
         """Writes all of it, on the chief."""
         if self._writes:
-            files.write_json(self._path, {"start": self.start, "epochs": self.epochs})
+            content = {"start": self.start, "epochs": self.epochs}
+            if self._finished_epochs is not None:
+                content["finished_epochs"] = self._finished_epochs
+            files.write_json(self._path, content)
 
     def go_back_to(self, num_epochs: int) -> None:
         """Reads what was written about the first `num_epochs` epochs."""
@@ -35,6 +45,13 @@ class History:
             written = files.read_json(self._path)
             self.start = written["start"]
             self.epochs = [row for row in written["epochs"] if row["epoch"] <= num_epochs]
+            self._finished_epochs = written.get("finished_epochs")
+
+
+def finished_epochs(model_dir: str) -> int | None:
+    """How many epochs the run was to have that is over; None as long as it goes on."""
+    path = files.join(model_dir, FILE_NAME)
+    return files.read_json(path).get("finished_epochs") if files.exists(path) else None
 
 
 def is_better(metric: str, value: float, other: float) -> bool:

@@ -19,10 +19,11 @@ from common.errors import UsageError, UserError
 from training.config import DistributionFlags
 from training.order import NEIGHBOURS
 
-# Vertex AI names the tasks of a job by worker pools; TensorFlow by roles.
-_POOLS = {"workerpool0": "chief", "workerpool1": "worker", "workerpool2": "ps"}
-_EVALUATOR_POOL = "workerpool3"
+# Vertex AI names the tasks of a job by worker pools; TensorFlow by roles. The third pool, of
+# parameter or reduction servers, is left out: TensorFlow would wait for them.
+_POOLS = {"workerpool0": "chief", "workerpool1": "worker", "workerpool3": "evaluator"}
 _CHIEFS = ("chief", "worker")
+_EVALUATOR = "evaluator"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Cluster:
         workers: their addresses, the chief first.
         index: which of them this process is; 0 is the chief.
         spec: what TensorFlow is told: TF_CONFIG as a dictionary.
+        is_evaluator: whether this process is none of them, but evaluates their checkpoints.
     """
 
     workers: tuple[str, ...]
     index: int
     spec: dict
+    is_evaluator: bool = False
 
 
 def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
@@ -63,20 +66,21 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
         ) from (None)
     if not workers:
         return None
+    if role == _EVALUATOR:
+        return Cluster(tuple(workers), -1, {}, is_evaluator=True)
     if role not in _CHIEFS or index >= len(cluster.get(role, [])):
         raise UserError(
             f"{variable} makes this process task {index} of {role!r}, but it trains as a chief or"
-            f" worker only; there are {len(workers)} of these"
+            f" worker only, of which there are {len(workers)}, and evaluates as an evaluator"
         )
     place = index + (len(cluster.get("chief", [])) if role == "worker" else 0)
-    return Cluster(tuple(workers), place, config)
+    trains = {name: cluster[name] for name in _CHIEFS if cluster.get(name)}
+    return Cluster(tuple(workers), place, {**config, "cluster": trains})
 
 
 def _from_pools(config: dict) -> dict:
     """TF_CONFIG from Vertex AI's CLUSTER_SPEC."""
     pools, task = config["cluster"], config["task"]
-    if task["type"] == _EVALUATOR_POOL:
-        raise UserError("CLUSTER_SPEC makes this process an evaluator: there is none in training")
     return {
         "cluster": {role: pools[pool] for pool, role in _POOLS.items() if pools.get(pool)},
         "task": {"type": _POOLS[task["type"]], "index": task["index"]},
@@ -92,12 +96,14 @@ class Devices:
         num_workers: processes that train together.
         worker: which of them this is; 0 is the chief, which writes.
         description: for people, one line.
+        is_evaluator: whether this process is none of them, but evaluates their checkpoints.
     """
 
     strategy: tf.distribute.Strategy
     num_workers: int = 1
     worker: int = 0
     description: str = ""
+    is_evaluator: bool = False
 
     @property
     def num_replicas(self) -> int:
@@ -158,6 +164,10 @@ def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> 
         UserError: the strategy needs what is not there.
     """
     cluster = read_cluster(environment)
+    if cluster and cluster.is_evaluator:
+        alone = {k: v for k, v in environment.items() if k not in ("TF_CONFIG", "CLUSTER_SPEC")}
+        devices = choose_devices(dataclasses.replace(flags, strategy="auto"), alone)
+        return dataclasses.replace(devices, is_evaluator=True)
     name = flags.strategy
     if name == "auto":
         name = _suitable(cluster, environment)

@@ -104,6 +104,9 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
         return
     runtime.set_precision(recipe.distribution.precision)
     runtime.set_seed(run_flags.seed)
+    if devices.is_evaluator:
+        _evaluate(recipe, record, shards, validation, devices, stop)
+        return
     state, validator, teacher = _make_models(recipe, record, validation, devices)
     settings = {
         "model": record.config.to_json(),
@@ -165,6 +168,21 @@ def _make_models(recipe: Recipe, record, validation, devices):
             validator = Validator(validation, record, optimization.batch_size, devices)
         teacher = Teacher(optimization, record) if optimization.teacher_checkpoint else None
     return state, validator, teacher
+
+
+def _evaluate(recipe: Recipe, record, shards, validation, devices, stop) -> None:
+    """What the evaluator of a cluster does instead of training."""
+    from training.evaluator import LARGEST_BATCH, evaluate_checkpoints
+    from training.state import TrainState
+    from training.validation import Validator
+
+    if validation is None:
+        raise UsageError("this process is an evaluator: it needs an --eval_split")
+    batch = min(recipe.optimization.batch_size, LARGEST_BATCH * devices.num_replicas)
+    with devices.strategy.scope():
+        state = TrainState(record.config, recipe.optimization)
+        validator = Validator(validation, record, batch, devices)
+    evaluate_checkpoints(state, validator, recipe, shards.num_examples, devices, stop)
 
 
 def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import time
 
 import tensorflow as tf
@@ -12,13 +12,14 @@ from common import files
 from common.errors import UserError, first_line
 from common.progress import Progress
 from training.blow_up import find_cause
-from training.checkpoints import DIRECTORY, CheckpointStore, reachable, write_weights
+from training.checkpoints import DIRECTORY, CheckpointStore, write_weights
 from training.config import Recipe
 from training.distillation import Teacher
 from training.history import History, best_epoch, evaluations_since_best
 from training.input_pipeline import TrainingInput, training_batches
 from training.models import ModelRecord
 from training.passed_over import PassedOver
+from training.run_log import RunLog
 from training.schedules import make_schedule
 from training.shard_errors import is_over_data
 from training.shards import Shards
@@ -26,10 +27,9 @@ from training.state import TrainState
 from training.step import make_run_steps
 from training.stopping import Stopped, StopRequest
 from training.strategies import Devices
+from training.tuning import report_metric
 from training.validation import Score, Validator
 
-LOGS = "logs"
-EXAMPLES = "examples"  # with --log_examples
 BEST = "best"  # the weights of the best evaluation, a checkpoint of their own
 
 # A call must end soon after it is asked to, so that what is done can be saved in time.
@@ -81,6 +81,7 @@ class Trainer:
         self._replica_batch = self._batch // devices.num_replicas
         self._schedule = make_schedule(recipe.optimization, train.num_examples)
         self._history = History(self._run.model_dir, devices.is_chief)
+        self._log = RunLog(self._run, devices)
         self._passed_over = PassedOver(self._run.model_dir, train, recipe.data.skip_corrupt_records)
         self._store = CheckpointStore(
             files.join(self._run.model_dir, DIRECTORY),
@@ -159,16 +160,18 @@ class Trainer:
         else:
             self._begin()
         if self._is_finished():
+            self._history.finish(self._recipe.optimization.epochs)
             logging.info("finished: all %d steps are done", self._step)
             return
         total = self._recipe.optimization.epochs * self._train.num_examples
         with (
-            self._summary_writer().as_default(),
+            self._log.writing(),
             Progress(max(total, self._position), "img", "training", self._position) as progress,
         ):
             while not self._is_finished():
                 self._train_epoch(progress)
                 self._finish_epoch()
+        self._history.finish(self._recipe.optimization.epochs)
         logging.info("finished: all %d steps are done", self._step)
 
     @property
@@ -239,9 +242,7 @@ class Trainer:
             seconds, asked = self._devices.total([seconds, float(self._stop.requested())])
             seconds /= self._devices.num_workers
             compiled, self._seconds_a_step = self._seconds_a_step is None, seconds / count
-            self._summarise_call(first_step, seconds, waited)
-            if self._run.log_examples:
-                self._log_examples(first_step)
+            self._tell_of_call(first_step, seconds, waited)
             if not compiled:  # a call that compiles tells nothing of the speed
                 self._seconds += time.monotonic() - start
                 self._waited += waited
@@ -371,13 +372,33 @@ class Trainer:
         ):
             self._save_best()
         self._save()
-        self._summarise_epoch(row)
+        self._log.epoch(self._step, row, self._state)
+        self._report_to_tuner(row)
         if self._has_stopped_improving() and not last:
             logging.info(
                 "ends early: %s has not improved for %d evaluations",
                 self._run.early_stop_metric,
                 self._run.early_stop_epochs,
             )
+
+    def _tell_of_call(self, first_step: int, seconds: float, waited: float) -> None:
+        state, count = self._state, self._step - first_step
+        self._log.call(
+            first_step,
+            state.losses.numpy()[:count],
+            {
+                "learning_rate": self._schedule(state.position) * state.rate_scale,
+                "images_per_second": count * self._batch / seconds,
+                "waits_for_input": waited / seconds,
+            },
+        )
+        if self._run.log_examples:
+            self._log.examples(first_step, self._step, state.examples)
+
+    def _report_to_tuner(self, row: dict) -> None:
+        metric = self._run.early_stop_metric
+        if self._devices.is_chief and metric in row:
+            report_metric(metric, row[metric], row["epoch"], os.environ)
 
     def _evaluate(self, which: str) -> Score:
         score = self._validator.score(self._state, which, self._stop.requested)
@@ -413,56 +434,3 @@ class Trainer:
     def _mean_loss(self) -> float:
         sums = self._state.sums
         return float(sums["loss"].numpy() / max(1, sums["seen"].numpy()))
-
-    def _summary_writer(self) -> tf.summary.SummaryWriter:
-        if not self._devices.is_chief:
-            return tf.summary.create_noop_writer()
-        logs = files.join(self._run.model_dir, LOGS)
-        with reachable(logs):
-            return tf.summary.create_file_writer(logs)
-
-    def _log_examples(self, first_step: int) -> None:
-        """Appends what this worker's replicas were given in the last call, a line a step."""
-        parts = self._devices.strategy.experimental_local_results(self._state.examples)
-        by_step = zip(*(part.numpy()[: self._step - first_step] for part in parts), strict=True)
-        lines = []
-        for step, replicas in enumerate(by_step, first_step + 1):
-            examples = [int(example) for part in replicas for example in part]
-            lines.append(json.dumps({"step": step, "examples": examples}) + "\n")
-        directory = files.join(self._run.model_dir, EXAMPLES)
-        name = f"worker-{self._devices.worker:05}"
-        if files.is_remote(directory):  # an object takes no more once it is there
-            path = files.join(directory, f"{name}-step-{first_step + 1:08}.jsonl")
-            files.write_text(path, "".join(lines))
-            return
-        files.make_directory(directory)
-        with open(files.join(directory, f"{name}.jsonl"), "a", encoding="utf-8") as file:
-            file.writelines(lines)
-
-    def _summarise_call(self, first_step: int, seconds: float, waited: float) -> None:
-        count = self._step - first_step
-        values = {
-            "learning_rate": self._schedule(self._state.position) * self._state.rate_scale,
-            "images_per_second": count * self._batch / seconds,
-            "waits_for_input": waited / seconds,
-        }
-        for number, loss in enumerate(self._state.losses.numpy()[:count]):
-            tf.summary.scalar("steps/loss", loss, step=first_step + number + 1)
-        for name, value in values.items():
-            tf.summary.scalar(f"steps/{name}", value, step=self._step)
-
-    def _summarise_epoch(self, row: dict) -> None:
-        shown = {name: value for name, value in row.items() if value is not None}
-        for name, value in shown.items():
-            tf.summary.scalar(name, value, step=self._step)
-        if self._run.histograms:
-            for name, variable in self._state.weight_variables("raw").items():
-                tf.summary.histogram(name, variable, step=self._step)
-        with reachable(files.join(self._run.model_dir, LOGS)):
-            tf.summary.flush()
-        logging.info(
-            "  ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in shown.items()
-            )
-        )

@@ -53,7 +53,7 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             # A group of its own: Ctrl-C on the terminal reaches it once, through its supervisor.
             start_new_session=True,
-            preexec_fn=_end_with(os.getpid()),  # noqa: PLW1509 -- of one thread
+            preexec_fn=end_with(os.getpid()),  # noqa: PLW1509 -- of one thread
         )
         self._rests = {self._process.stdout: b"", self._process.stderr: b""}
         for pipe in self._rests:
@@ -159,7 +159,7 @@ def _running(workers: Sequence[WorkerProcess]) -> bool:
     return any(worker.exit_code is None for worker in workers)
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
+def end_with(parent: int) -> Callable[[], None] | None:
     """What a child runs first, so that Linux kills it when its parent ends, however that ends."""
     if _libc is None:
         return None

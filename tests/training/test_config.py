@@ -285,6 +285,7 @@ FREE = {
     "compute elsewhere": {"strategy", "num_virtual_devices", "tpu"},
     "report and save otherwise": {
         "model_dir",
+        "log_dir",
         "checkpoint_every_steps",
         "keep_checkpoints",
         "eval_every_epochs",

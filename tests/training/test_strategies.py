@@ -20,7 +20,12 @@ def cluster_spec(pool: str, index: int) -> dict[str, str]:
     return {
         "CLUSTER_SPEC": json.dumps(
             {
-                "cluster": {"workerpool0": HOSTS[:1], "workerpool1": HOSTS[1:]},
+                "cluster": {
+                    "workerpool0": HOSTS[:1],
+                    "workerpool1": HOSTS[1:],
+                    "workerpool2": ["reduces:1"],
+                    "workerpool3": ["evaluates:1"],
+                },
                 "environment": "cloud",
                 "task": {"type": pool, "index": index},
             }
@@ -48,6 +53,32 @@ def test_workers_are_found_with_the_chief_first(environment, index):
     assert cluster.spec["cluster"][role][number] == HOSTS[index]
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        cluster_spec("workerpool1", 0),
+        tf_config(chief=HOSTS[:1], worker=HOSTS[1:], ps=["reduces:1"], evaluator=["evaluates:1"]),
+    ],
+)
+def test_tensorflow_is_told_of_those_who_train_alone(environment):
+    # It would wait for the others.
+    cluster = read_cluster(environment)
+    assert cluster.spec["cluster"] == {"chief": HOSTS[:1], "worker": HOSTS[1:]}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        cluster_spec("workerpool3", 0),
+        tf_config(role="evaluator", chief=HOSTS[:1], worker=HOSTS[1:]),
+    ],
+)
+def test_an_evaluator_is_none_of_the_workers(environment):
+    assert read_cluster(environment).is_evaluator
+    devices = choose_devices(DistributionFlags(strategy="multi_worker"), environment)
+    assert devices.is_evaluator and devices.num_workers == 1 and devices.is_chief
+
+
 def test_tf_config_comes_before_cluster_spec():
     environment = tf_config(worker=["z:1"]) | cluster_spec("workerpool0", 0)
     assert read_cluster(environment).workers == ("z:1",)
@@ -66,7 +97,7 @@ def test_without_a_cluster_there_is_none(environment):
         ({"CLUSTER_SPEC": '{"cluster": {}}'}, "CLUSTER_SPEC cannot be understood"),
         (tf_config(worker=HOSTS, index=3), "task 3 of 'worker'"),
         (tf_config(role="ps", worker=HOSTS, ps=["d:1"]), "task 0 of 'ps'"),
-        (cluster_spec("workerpool3", 0), "an evaluator"),
+        (cluster_spec("workerpool2", 0), "CLUSTER_SPEC cannot be understood"),
     ],
 )
 def test_a_cluster_that_makes_no_sense_is_one_line(environment, told):
