@@ -37,12 +37,22 @@ PREVIEW    ?= $(WORK)/preview.png
 RECIPE     ?= small
 WORKERS    ?= 2
 
+# Of jobs in the cloud.
+PROJECT    ?=
+REGION     ?=
+BUCKET     ?=
+EXPERIMENT ?=
+TOPOLOGY   ?=
+DRY_RUN    ?=
+
 PRETRAINING ?= runs/pretraining
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo-weights preprocess verify-data explore convert doctor preview \
         train train-recipe train-mbnv1 train-mbnv2 train-mbnv3 fine-tune train-workers tensorboard \
-        evaluate export publish serve report latency recipes manifests zoo \
+        evaluate export publish serve report latency recipes zoo \
+        submit-preprocess submit-train submit-evaluate submit-export submit-publish submit-run \
+        specs manifests \
         benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
         benchmark-evaluation benchmark-latency \
         test test-long test-flink test-cloud lint format lock clean
@@ -150,6 +160,20 @@ manifests: $(READY_GCP)  ## write infra/kubernetes and infra/kubeflow anew
 	  --validation_source=gs://BUCKET/ILSVRC2012_img_val.tar --experiment=mobilenet_v3_large \
 	  --train_flags=--precision=bfloat16 --memory=16Gi --gpus=1 --gpu_type=NVIDIA_L4 \
 	  --train_cpus=16 --train_memory=64Gi
+
+submit-preprocess:  ## build a split on Dataflow from a job on Vertex AI; DRY_RUN=1 only prints it
+submit-train:  ## train EXPERIMENT on TOPOLOGY there, likewise
+submit-evaluate:  ## evaluate what was trained, likewise
+submit-export:  ## export it, likewise
+submit-publish:  ## publish the export, likewise
+submit-run:  ## the whole line in one job, likewise
+submit-preprocess submit-train submit-evaluate submit-export submit-publish submit-run: $(READY)
+	$(PY) -m pipeline.submit --stage=$(@:submit-%=%) --project=$(PROJECT) --region=$(REGION) \
+	  --bucket=$(BUCKET) $(if $(EXPERIMENT),--experiment=$(EXPERIMENT)) \
+	  $(if $(TOPOLOGY),--topology=$(TOPOLOGY)) $(if $(DRY_RUN),,--submit) $(FLAGS)
+
+specs: $(READY)  ## write infra/vertex/ anew
+	$(PY) -m pipeline.submit --write_specs=infra/vertex $(FLAGS)
 
 recipes: $(READY)  ## write docs/recipes.md anew from pipeline/recipes/
 	$(PY) -m pipeline.experiments --format=markdown --output=docs/recipes.md $(FLAGS)

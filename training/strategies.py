@@ -210,7 +210,13 @@ def _multi_worker(flags: DistributionFlags, cluster: Cluster | None) -> Devices:
             "--strategy=multi_worker needs TF_CONFIG or CLUSTER_SPEC: who are the workers?"
         )
     os.environ["TF_CONFIG"] = json.dumps(cluster.spec)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    # Reduction servers sum what NCCL sends, and nothing else.
+    collectives = tf.distribute.experimental.CommunicationImplementation
+    on_gpus = tf.config.list_physical_devices("GPU")
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=collectives.NCCL if on_gpus else collectives.AUTO
+    )
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     number = len(cluster.workers)
     return Devices(
         strategy,
