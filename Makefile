@@ -10,6 +10,10 @@ VENV_GCP  := .venv-gcp
 PY_GCP    := $(VENV_GCP)/bin/python
 READY_GCP := $(VENV_GCP)/.ready
 
+VENV_DOCS  := .venv-docs
+PY_DOCS    := $(VENV_DOCS)/bin/python
+READY_DOCS := $(VENV_DOCS)/.ready
+
 VENV_BENCH  := .venv-bench
 PY_BENCH    := $(VENV_BENCH)/bin/python
 READY_BENCH := $(VENV_BENCH)/.ready
@@ -55,7 +59,8 @@ PRETRAINING ?= runs/pretraining
         specs manifests \
         benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
         benchmark-evaluation benchmark-latency \
-        test test-long test-flink test-cloud lint format lock clean
+        docs linkcheck \
+        test test-long test-flink test-cloud test-docs lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -213,7 +218,7 @@ benchmark-latency: $(READY)  ## the artifacts of EXPORT, beside keras.applicatio
 	$(PY) -m benchmarks.latency --export_dir=$(EXPORT) --beside=keras.applications $(FLAGS)
 
 test: $(READY)  ## the tests, under 15 minutes with set-up
-	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not cloud"
+	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not cloud and not docs"
 
 test-long: $(READY)  ## the soaks
 	$(PY) -m pytest -q -n 2 --dist=loadfile -m long
@@ -235,6 +240,26 @@ $(READY_GCP): setup.py constraints.txt $(READY)
 test-cloud: $(READY_GCP)  ## what is sent to Dataflow, Vertex AI and Kubeflow, without the cloud
 	$(PY_GCP) -m pytest -q -m cloud tests/cloud tests/dataflow
 
+# Sphinx has no part in training, and needs a newer Python than that.
+$(READY_DOCS): setup.py constraints.txt $(READY)
+	$(PYTHON) -m venv $(VENV_DOCS)
+	@echo '*' > $(VENV_DOCS)/.gitignore
+	$(VENV)/bin/uv pip install --quiet --python $(PY_DOCS) -c constraints.txt $(SITE) || \
+	  $(PY_DOCS) -m pip install --quiet -c constraints.txt $(SITE)
+	@touch $@
+
+SITE   := sphinx furo myst-parser sphinx-copybutton
+SPHINX := $(PY_DOCS) -m sphinx -q -W --keep-going -d build/doctrees -c docs
+
+docs: $(READY_DOCS)  ## the site of these pages, into build/docs; it needs Python 3.11 or newer
+	$(SPHINX) -b html . build/docs
+
+linkcheck: $(READY_DOCS)  ## ask for the pages' links to elsewhere
+	$(SPHINX) -b linkcheck . build/linkcheck
+
+test-docs: $(READY_DOCS)  ## build the site, and look at it in a browser
+	$(PY) -m pytest -q -m docs tests/docs
+
 lint: $(READY)  ## check style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -250,4 +275,4 @@ lock: $(READY)  ## renew constraints.txt from setup.py
 	  --no-annotate $(LOCKED:%=--extra=%) setup.py --output-file=constraints.txt
 
 clean:  ## remove .venv and caches, not the runs
-	rm -rf $(VENV) $(VENV_GCP) $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_GCP) $(VENV_DOCS) $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache

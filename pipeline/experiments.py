@@ -178,8 +178,8 @@ global one: on fewer or smaller devices `--gradient_accumulation` computes it in
 norm's statistics then of each part.
 
 The ImageNet recipes train on `train[:99%]` and choose their best checkpoint on `train[99%:]`; the
-stage `evaluate` counts all of `validation` once, at the end. `docs/training.md` says how they are
-run, resumed and changed.
+stage `evaluate` counts all of `validation` once, at the end. [Training](training.md) says how they
+are run, resumed and changed.
 
 | name | model | epochs | time | on | top-1 |
 |---|---|---|---|---|---|
