@@ -14,6 +14,10 @@ VENV_DOCS  := .venv-docs
 PY_DOCS    := $(VENV_DOCS)/bin/python
 READY_DOCS := $(VENV_DOCS)/.ready
 
+VENV_INFRA  := .venv-infra
+PY_INFRA    := $(VENV_INFRA)/bin/python
+READY_INFRA := $(VENV_INFRA)/.ready
+
 VENV_BENCH  := .venv-bench
 PY_BENCH    := $(VENV_BENCH)/bin/python
 READY_BENCH := $(VENV_BENCH)/.ready
@@ -60,7 +64,7 @@ PRETRAINING ?= runs/pretraining
         benchmark benchmark-build benchmark-input benchmark-step benchmark-loop \
         benchmark-evaluation benchmark-latency \
         docs linkcheck \
-        test test-long test-flink test-cloud test-docs lint format lock clean
+        test test-long test-flink test-cloud test-docs lint lint-infra format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -218,7 +222,7 @@ benchmark-latency: $(READY)  ## the artifacts of EXPORT, beside keras.applicatio
 	$(PY) -m benchmarks.latency --export_dir=$(EXPORT) --beside=keras.applications $(FLAGS)
 
 test: $(READY)  ## the tests, under 15 minutes with set-up
-	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not cloud and not docs"
+	$(PY) -m pytest -q -n 2 --dist=loadfile -m "not long and not flink and not cloud and not docs and not infra"
 
 test-long: $(READY)  ## the soaks
 	$(PY) -m pytest -q -n 2 --dist=loadfile -m long
@@ -238,7 +242,7 @@ $(READY_GCP): setup.py constraints.txt $(READY)
 	@touch $@
 
 test-cloud: $(READY_GCP)  ## what is sent to Dataflow, Vertex AI and Kubeflow, without the cloud
-	$(PY_GCP) -m pytest -q -m cloud tests/cloud tests/dataflow
+	$(PY_GCP) -m pytest -q -m cloud tests/cloud tests/dataflow tests/infra
 
 # Sphinx has no part in training, and needs a newer Python than that.
 $(READY_DOCS): setup.py constraints.txt $(READY)
@@ -264,15 +268,29 @@ lint: $(READY)  ## check style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+$(READY_INFRA): infra/requirements.txt $(READY)
+	$(PYTHON) -m venv $(VENV_INFRA)
+	@echo '*' > $(VENV_INFRA)/.gitignore
+	$(VENV)/bin/uv pip install --quiet --python $(PY_INFRA) -r infra/requirements.txt || \
+	  $(PY_INFRA) -m pip install --quiet -r infra/requirements.txt
+	@touch $@
+
+lint-infra: $(READY_INFRA)  ## check Dockerfiles, and Terraform's files where there is Terraform
+	$(PY) -m pytest -q tests/infra -m "not long and not cloud"
+
 format: $(READY)  ## mend style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 LOCKED := dev docs gcp kubeflow onnx vertex
+# It asks for a Python older than 3.11, which pip heeds and uv does not.
+NOT_LOCKED := backports-strenum
 
 lock: $(READY)  ## renew constraints.txt from setup.py
 	$(VENV)/bin/uv pip compile --quiet --no-python-downloads --universal --python-version=3.10 --no-header \
-	  --no-annotate $(LOCKED:%=--extra=%) setup.py --output-file=constraints.txt
+	  --no-annotate $(LOCKED:%=--extra=%) $(NOT_LOCKED:%=--no-emit-package=%) \
+	  setup.py --output-file=constraints.txt
 
 clean:  ## remove .venv and caches, not the runs
-	rm -rf $(VENV) $(VENV_GCP) $(VENV_DOCS) $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_GCP) $(VENV_DOCS) $(VENV_INFRA) \
+	  $(VENV_BENCH) .cache build *.egg-info .pytest_cache .ruff_cache

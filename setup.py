@@ -72,7 +72,6 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.19,<3"],
         "kubeflow": ["kfp>=2.14,<2.17"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.16.1"],
-        "tpu": ["libtpu>=0.0.10"],
         "vertex": ["google-cloud-aiplatform>=1.110"],
     },
 )

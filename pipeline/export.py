@@ -7,7 +7,7 @@ then gives the directory its name. `export.json` says what is in it, `MODEL_CARD
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import importlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _METRICS = ("top_1", "top_5", "loss", "num_examples", "num_correct_top_1", "num_correct_top_5")
 _MORE_METRICS = ("interval_95", "interval_95_top_5", "split", "data_manifest_sha256")
 _TRAIN = "train"
+# By their modules: TensorFlow's wheel has another name on a TPU.
 _PACKAGES = ("tensorflow", "keras")
 _DEFAULT_LIMITS, _DEFAULT_INT8 = ParityFlags(), Int8Flags()
 
@@ -139,7 +140,7 @@ def export(
             "training": _training_settings(checkpoint.path),
             "data_manifest_sha256": manifest.sha256,
             "metrics": metrics,
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "versions": {name: importlib.import_module(name).__version__ for name in _PACKAGES},
         }
         card = model_card(record, summary)
         files.write_text(os.path.join(directory, formats.MODEL_CARD), card)

@@ -9,7 +9,7 @@ says that the run was asked to end before it was done, and that the same command
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import importlib
 import logging
 import os
 from typing import Any
@@ -32,6 +32,7 @@ from training.config import (
 
 CONFIG = "config.json"
 
+# By their modules: TensorFlow's wheel has another name on a TPU.
 _VERSIONED = ("tensorflow", "keras", "numpy")
 
 
@@ -115,7 +116,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
         "optimization": dataclasses.asdict(optimization),
         "distribution": dataclasses.asdict(recipe.distribution),
         "run": dataclasses.asdict(run_flags),
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
+        "versions": {name: importlib.import_module(name).__version__ for name in _VERSIONED},
         "data_fingerprint": shards.fingerprint,
         "num_parameters": state.model.count_params(),
     }
