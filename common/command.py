@@ -58,11 +58,13 @@ def flag(
 class LogFlags:
     """What every command is told besides its own flags."""
 
+    # The variable is looked at before any flag is parsed, and other programs have it too: what is
+    # none of these words is theirs.
     log_format: str = flag(
         logs.TEXT,
-        help="text for people, or json: an entry a line as Cloud Logging reads it",
+        help="text for people, or json: an entry a line as Cloud Logging reads it;"
+        f" ${logs.VARIABLE}=json asks for it too",
         choices=logs.FORMATS,
-        variable=logs.VARIABLE,
     )
 
 
@@ -146,8 +148,10 @@ def parse(argv: Sequence[str], *configs: type, passthrough: str = "") -> list[An
         raise UsageError(f"unexpected argument {stray[0]!r}: flags have the form --name=value")
     for config in configs:
         for field in dataclasses.fields(config):
+            variable = field.metadata["variable"]
+            if not values[field.name].present and os.environ.get(variable):
+                _take_variable(values[field.name], variable)
             if field.default is REQUIRED and values[field.name].value is None:
-                variable = field.metadata["variable"]
                 instead = f" (or ${variable})" if variable else ""
                 raise UsageError(f"--{field.name}{instead} is required: {field.metadata['help']}")
     return [
@@ -207,6 +211,13 @@ def _split_at_dashes(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
     return argv[:place], tuple(argv[place + 1 :])
 
 
+def _take_variable(value: flags.Flag, variable: str) -> None:
+    try:
+        value.parse(os.environ[variable])
+    except flags.Error as error:
+        raise UsageError(f"${variable}: {error}") from None
+
+
 def _define_flags(configs: Sequence[type]) -> flags.FlagValues:
     values = flags.FlagValues()
     for config in configs:
@@ -218,14 +229,8 @@ def _define_flags(configs: Sequence[type]) -> flags.FlagValues:
 
 def _define_flag(values: flags.FlagValues, field: dataclasses.Field, kind: Any) -> None:
     default = None if field.default is REQUIRED else field.default
-    default = os.environ.get(field.metadata["variable"]) or default
     text, choices = field.metadata["help"], field.metadata["choices"]
     if choices:
-        if default is not None and default not in choices:
-            raise UsageError(
-                f"${field.metadata['variable']} is {default!r}: it must be one of"
-                f" {', '.join(choices)}"
-            )
         flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
     elif kind is bool:
         flags.DEFINE_bool(field.name, default, text, flag_values=values)

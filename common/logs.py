@@ -44,6 +44,16 @@ def entry(severity: str, message: str, **fields: object) -> str:
     return json.dumps(told | fields, ensure_ascii=False, default=str)
 
 
+def message_in(line: str) -> str:
+    """The message of a line that is an entry; empty for any other line."""
+    if not line.startswith("{"):
+        return ""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
 def task_of(environment: dict[str, str]) -> str:
     """Which task of a cluster TF_CONFIG or CLUSTER_SPEC makes of a process; empty for none."""
     for variable in ("TF_CONFIG", "CLUSTER_SPEC"):

@@ -3,7 +3,8 @@
 What an evaluator does in a cluster that has one (`workerpool3` of Vertex AI, `evaluator` of
 TF_CONFIG): it looks for a new checkpoint, counts the evaluation split with its averages and with
 its raw weights, and writes `evaluator.json`, until the run is finished. It takes part in no step,
-so that the workers need not wait for it: with a large --eval_every_epochs they only train.
+so that the workers need not wait for it: with a large --eval_every_epochs they only train. A signal
+ends it at once, since there is nothing to save.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from training.config import Recipe
 from training.history import finished_epochs
 from training.run_log import RunLog
 from training.state import TrainState
-from training.stopping import Stopped, StopRequest
 from training.strategies import Devices
 from training.validation import Validator
 
@@ -34,7 +34,6 @@ def evaluate_checkpoints(
     recipe: Recipe,
     num_examples: int,
     devices: Devices,
-    stop: StopRequest,
 ) -> None:
     """Evaluates each new checkpoint until the run is finished and its last one is done.
 
@@ -46,10 +45,6 @@ def evaluate_checkpoints(
         recipe: of the run.
         num_examples: of an epoch.
         devices: on what.
-        stop: whether to end before.
-
-    Raises:
-        Stopped: it was asked to end; the same command goes on.
     """
     model_dir = recipe.run.model_dir
     path = files.join(model_dir, FILE_NAME)
@@ -69,7 +64,7 @@ def evaluate_checkpoints(
             step = int(state.step.numpy())
             if is_new and step not in {row["step"] for row in rows}:
                 row = {"step": step, "epoch": int(state.position.numpy()) / num_examples}
-                row |= _scores(state, validator, stop)
+                row |= _scores(state, validator)
                 rows.append(row)
                 files.write_json(path, rows)
                 log.epoch(step, row)
@@ -77,27 +72,15 @@ def evaluate_checkpoints(
                 logging.info("the run is finished: %d checkpoints were evaluated", len(rows))
                 return
             else:
-                _wait(stop)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _scores(state: TrainState, validator: Validator, stop: StopRequest) -> dict[str, float]:
-    averaged = validator.score(state, "averages", stop.requested)
-    raw = validator.score(state, "raw", stop.requested) if state.averages else averaged
-    if averaged is None or raw is None:
-        raise _stopped(stop)
+def _scores(state: TrainState, validator: Validator) -> dict[str, float]:
+    averaged = validator.score(state, "averages")
+    raw = validator.score(state, "raw") if state.averages else averaged
     return {
         "validation_top_1": averaged.top_1,
         "validation_top_5": averaged.top_5,
         "validation_loss": averaged.loss,
         "validation_top_1_raw": raw.top_1,
     }
-
-
-def _wait(stop: StopRequest) -> None:
-    time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if stop.requested():
-        raise _stopped(stop)
-
-
-def _stopped(stop: StopRequest) -> Stopped:
-    return Stopped(f"stopped by {stop.signal_name}: the same command goes on evaluating")

@@ -20,10 +20,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from common import logs
 from common.command import flag, run
 from common.errors import UsageError, UserError
 from training.stopping import RESUME_ME
-from training.worker_process import Sink, WorkerProcess, end_all, free_ports
+from training.worker_process import Sink, WorkerProcess, end_all, free_ports, signal_name
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.1
@@ -75,7 +76,7 @@ class Loss:
         if self.exit_code == RESUME_ME:
             return f"worker {self.worker} asked to be resumed"
         if self.exit_code < 0:
-            return f"worker {self.worker} was ended by {_signal_name(-self.exit_code)}"
+            return f"worker {self.worker} was ended by {signal_name(-self.exit_code)}"
         said = f": {self.last_error}" if self.last_error else ""
         return f"worker {self.worker} ended with exit code {self.exit_code}{said}"
 
@@ -97,7 +98,7 @@ def launch(flags: LaunchFlags, words: Sequence[str] = ()) -> int:
             if not loss.was_asked and (reason := why_to_give_up(loss, before)):
                 raise UserError(f"{loss}; {reason}")
             if heard:
-                name = _signal_name(heard[0])
+                name = signal_name(heard[0])
                 print(f"stopped by {name}: the same command goes on", file=sys.stderr)
                 return RESUME_ME
             if restarts < flags.max_restarts:
@@ -230,7 +231,9 @@ class _Attempt:
 def _sink(index: int, everything: bool) -> Sink:
     def show(line: str, is_error: bool) -> None:
         if everything or is_error:
-            print(f"[worker {index}] {line}", file=sys.stderr if is_error else sys.stdout)
+            # An entry of a JSON log names its task itself.
+            named = line if logs.message_in(line) else f"[worker {index}] {line}"
+            print(named, file=sys.stderr if is_error else sys.stdout)
             (sys.stderr if is_error else sys.stdout).flush()
 
     return show
@@ -246,13 +249,6 @@ def _noting_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     runtime.set_precision(recipe.distribution.precision)
     runtime.set_seed(run_flags.seed)
     if devices.is_evaluator:
-        _evaluate(recipe, record, shards, validation, devices, stop)
+        _evaluate(recipe, record, shards, validation, devices)
         return
     state, validator, teacher = _make_models(recipe, record, validation, devices)
     settings = {
@@ -171,7 +171,7 @@ def _make_models(recipe: Recipe, record, validation, devices):
     return state, validator, teacher
 
 
-def _evaluate(recipe: Recipe, record, shards, validation, devices, stop) -> None:
+def _evaluate(recipe: Recipe, record, shards, validation, devices) -> None:
     """What the evaluator of a cluster does instead of training."""
     from training.evaluator import LARGEST_BATCH, evaluate_checkpoints
     from training.state import TrainState
@@ -183,7 +183,7 @@ def _evaluate(recipe: Recipe, record, shards, validation, devices, stop) -> None
     with devices.strategy.scope():
         state = TrainState(record.config, recipe.optimization)
         validator = Validator(validation, record, batch, devices)
-    evaluate_checkpoints(state, validator, recipe, shards.num_examples, devices, stop)
+    evaluate_checkpoints(state, validator, recipe, shards.num_examples, devices)
 
 
 def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> None:

@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from common import logs
+
 _PR_SET_PDEATHSIG = 1
 _BLOCK = 1 << 16
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -119,8 +121,16 @@ class WorkerProcess:
         text = line.decode("utf-8", "replace").rstrip("\r")
         is_error = pipe is self._process.stderr
         if is_error and text.strip():
-            self.last_error = text.strip()
+            self.last_error = logs.message_in(text) or text.strip()
         self._sink(text, is_error)
+
+
+def signal_name(number: int) -> str:
+    """What people call a signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def free_ports(count: int) -> list[int]:

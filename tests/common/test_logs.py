@@ -48,7 +48,13 @@ def test_a_wrong_variable_is_one_line(outcome, monkeypatch):
     monkeypatch.setenv("WALK_PACE", "crawl")
     code, _, (error,) = outcome(say, "--goal=hill")
     assert code == 2
-    assert error.endswith("error: $WALK_PACE is 'crawl': it must be one of slow, fast")
+    assert "error: $WALK_PACE: " in error and "crawl" in error and "slow|fast" in error
+    assert outcome(say, "--goal=hill", "--pace=slow")[1] == ["to hill, slow"]
+
+
+def test_a_log_format_of_another_program_is_none_of_ours(outcome, monkeypatch):
+    monkeypatch.setenv("LOG_FORMAT", "combined")
+    assert outcome(say, "--goal=hill")[1] == ["to hill, slow"]
 
 
 def test_help_names_the_variables(outcome):

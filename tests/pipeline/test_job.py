@@ -26,7 +26,8 @@ def until_asked(code):
     begin()
     time.sleep(60)
 acts = sys.argv[2].split(";")
-exec(acts[min(start, len(acts) - 1)])
+if __name__ == "__main__":
+    exec(acts[min(start, len(acts) - 1)])
 """
 SECONDS = 60
 
@@ -95,6 +96,19 @@ def test_a_command_that_was_killed_is_started_again_and_not_for_ever(start, tmp_
     assert "the command was ended by SIGKILL; it was started again 1 times" in out
 
 
+def test_a_command_that_crashes_is_not_started_often(start, tmp_path):
+    process = start("begin()\nos.kill(os.getpid(), signal.SIGSEGV)")
+    out, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGSEGV and starts(tmp_path) == 3
+    assert "the command was ended by SIGSEGV; it was started again 2 times" in out
+
+
+def test_the_form_of_the_log_is_handed_on(start, tmp_path):
+    process = start("begin()\nprint(os.environ['LOG_FORMAT'])", "--log_format=json")
+    out, _ = process.communicate(timeout=SECONDS)
+    assert out.splitlines() == ["json"]
+
+
 @pytest.mark.parametrize("code", [0, 75])
 def test_who_is_asked_to_end_is_not_started_again(start, tmp_path, code):
     process = start(f"until_asked({code})")
@@ -129,7 +143,16 @@ def test_the_command_does_not_outlive_the_job(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["os.path"], ["training.nothing"], ["training"], ["--max_restarts=-1", "a"]]
+    "words",
+    [
+        [],
+        ["os.path"],
+        ["training.nothing"],
+        ["training"],
+        ["training.trainer"],  # no command: it would do nothing, and be taken for done
+        ["--max_restarts=-1", "training.train"],
+        ["--healthy_seconds=0", "training.train"],
+    ],
 )
 def test_what_is_no_command_is_one_line(words):
     done = subprocess.run(
@@ -150,6 +173,7 @@ def test_what_is_no_command_is_one_line(words):
     [
         (["pipeline.run", "--work_dir=a"], [], ["pipeline.run", "--work_dir=a"]),
         (["--max_restarts=3", "a.b", "--", "c"], ["--max_restarts=3"], ["a.b", "--", "c"]),
+        (["--max_restarts", "3", "a.b"], ["--max_restarts", "3"], ["a.b"]),
         (["--help"], ["--help"], []),
         (["--max_restarts=3", "--", "a.b"], ["--max_restarts=3"], ["a.b"]),
     ],

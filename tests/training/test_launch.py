@@ -169,7 +169,15 @@ def test_it_gives_up_after_so_many_restarts(start, tmp_path):
     assert starts(tmp_path) == ["0.0", "0.1"]
 
 
-@pytest.mark.parametrize(("action", "num_starts"), [("sys.exit(2)", 1), ("sys.exit('no data')", 2)])
+@pytest.mark.parametrize(
+    ("action", "num_starts"),
+    [
+        ("sys.exit(2)", 1),
+        ("sys.exit('no data')", 2),
+        # In a log of JSON each line has a time of its own.
+        ("sys.exit(json.dumps({'message': 'no data', 'timestamp': time.time()}))", 2),
+    ],
+)
 def test_it_does_not_try_again_what_cannot_help(start, tmp_path, action, num_starts):
     script = {"*": f"begin(); {action}"}
     code, _, errors = result(start(script, "--num_workers=1"))
