@@ -18,10 +18,15 @@ from typing import Any
 from common import command, files
 from common.command import flag
 from common.errors import UsageError
+from pipeline.cloud import checks
 from pipeline.cloud.containers import ContainerFlags
 from pipeline.cloud.kubernetes import ClusterFlags, describe_cluster
 from pipeline.cloud.stage_graph import Sources, Task, choose_tasks, is_shared, plan_tasks
+from pipeline.cloud.topologies import Machine, Topology
+from pipeline.experiments import Experiment
 from pipeline.run import RunConfig, change_recipe, choose_experiment
+from training import runtime
+from training.config import Recipe
 
 KUBEFLOW, KUBERNETES = "kubeflow", "kubernetes"
 _HEAD = "# Written by `python -m pipeline.manifests`; change the flags, not the file:"
@@ -98,23 +103,47 @@ def render(
             f"--name={name}: it must be small letters, digits and hyphens, and begin with a letter"
         )
     head = _head(flags, given, cluster, run)
-    tasks = _tasks(flags, run)
+    experiment = change_recipe(choose_experiment(run), run.train_flags)
+    tasks = _tasks(flags, run, experiment)
     if flags.format == KUBEFLOW:
-        text = _kubeflow(name, tasks, given, cluster, run)
-        return {os.path.basename(flags.output): f"{head}\n{text}"}
-    described = describe_cluster(name, tasks, run.work_dir, given, cluster)
-    return {f"{file}.yaml": f"{head}\n{_yaml(objects)}" for file, objects in described.items()}
+        texts = {os.path.basename(flags.output): _kubeflow(name, tasks, given, cluster, run)}
+    else:
+        described = describe_cluster(name, tasks, run.work_dir, given, cluster)
+        texts = {f"{file}.yaml": _yaml(objects) for file, objects in described.items()}
+    if any(task.trains for task in tasks):
+        _require_trainable(experiment.recipe, given, cluster.workers)
+    return {file: f"{head}\n{text}" for file, text in texts.items()}
 
 
-def _tasks(flags: ManifestFlags, run: RunConfig) -> list[Task]:
-    experiment = choose_experiment(run)
+def _tasks(flags: ManifestFlags, run: RunConfig, experiment: Experiment) -> list[Task]:
     init = run.init or experiment.init
-    experiment = change_recipe(experiment, run.train_flags)
     sources = None
     if flags.train_source:
         sources = Sources(flags.train_source, flags.validation_source)
     tasks = plan_tasks(experiment, run.dataset, init, sources)
     return choose_tasks(tasks, flags.stages) if flags.stages else tasks
+
+
+def _require_trainable(recipe: Recipe, given: ContainerFlags, workers: int) -> None:
+    """Checks what training itself would refuse once its containers are there.
+
+    Raises:
+        UsageError: it would.
+    """
+    flags = recipe.distribution
+    # A TPU that is named need not be one of the nodes'.
+    is_tpu = None if flags.tpu else given.gpus > 0 and "tpu" in given.gpu_type.lower()
+    mistake = checks.check_strategy(flags.strategy, workers, given.gpus, is_tpu)
+    if not mistake:
+        runtime.start()  # the rule for batches needs TensorFlow
+        mirrors_cpu = flags.strategy == "mirrored" and not given.gpus
+        devices = flags.num_virtual_devices if mirrors_cpu else max(given.gpus, 1)
+        replicas = workers * devices
+        there = Topology("", "", Machine(""), workers, flags.strategy, replicas)
+        batch = checks.check_batch(recipe, there)
+        mistake = batch.text if batch.outcome is checks.Outcome.WRONG else ""
+    if mistake:
+        raise UsageError(f"training would refuse it: {mistake}; --train_flags changes that")
 
 
 def _kubeflow(

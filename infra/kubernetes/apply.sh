@@ -5,7 +5,8 @@
 #
 # DIRECTORY is one that `python -m pipeline.manifests --format=kubernetes` wrote. A Job that has
 # finished is not run again, so the same command goes on after it was interrupted; the Jobs
-# themselves do not notice an interruption. Exit code 1: a Job has failed.
+# themselves do not notice an interruption. Exit code 1: a Job has failed; kubectl's own: it has.
+# It runs in bash 3.2, which macOS has.
 set -euo pipefail
 
 if [[ $# -eq 0 || $1 == -* || ! -d $1 ]]; then
@@ -27,12 +28,16 @@ fi
 end_of() {
   kubectl "${@:2}" get "$1" \
     --output=jsonpath='{range .status.conditions[?(@.status=="True")]}{.type}{"\n"}{end}' |
-    awk '$0 == "Complete" || $0 == "Failed" { print; exit }'
+    awk '$0 == "Complete" || $0 == "Failed" { state = $0 } END { print state }'
 }
 
 wait_for() {
   local job=$1 state kubectl=(kubectl "${@:2}")
-  until state=$(end_of "$job" "${@:2}") && [[ -n $state ]]; do
+  while true; do
+    state=$(end_of "$job" "${@:2}") # alone, so that a kubectl that fails ends the script
+    if [[ -n $state ]]; then
+      break
+    fi
     sleep "$poll_seconds"
   done
   echo "$job: $state"
@@ -43,15 +48,13 @@ wait_for() {
   fi
 }
 
-levels=()
-for manifest in "${manifests[@]}"; do
-  name=${manifest##*/}
-  if [[ ${#levels[@]} -eq 0 || ${levels[-1]} != "${name:0:2}" ]]; then
-    levels+=("${name:0:2}")
+level=
+for first in "${manifests[@]}"; do
+  name=${first##*/}
+  if [[ ${name:0:2} == "$level" ]]; then
+    continue
   fi
-done
-
-for level in "${levels[@]}"; do
+  level=${name:0:2}
   jobs=()
   for manifest in "$directory/$level"-*.yaml; do
     applied=$(kubectl "$@" apply --filename="$manifest" --output=name)

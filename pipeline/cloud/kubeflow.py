@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import UsageError
-from pipeline.cloud.containers import ENTRY_POINT, ContainerFlags
+from pipeline.cloud.containers import ENTRY_POINT, ENVIRONMENT, ContainerFlags
 from pipeline.cloud.stage_graph import Task
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _equip(step: "dsl.PipelineTask", task: Task, given: ContainerFlags) -> None:
     step.set_caching_options(False)
     step.set_retry(_ATTEMPTS)
     step.set_cpu_limit(str(asked.cpus)).set_memory_limit(asked.memory)
-    step.set_env_variable("LOG_FORMAT", "json")
+    for name, value in ENVIRONMENT.items():
+        step.set_env_variable(name, value)
     if asked.gpus:
         step.set_accelerator_type(given.gpu_type).set_accelerator_limit(asked.gpus)

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from common import files
 from common.command import flag
 from common.errors import UsageError
-from pipeline.cloud.containers import ENTRY_POINT, ContainerFlags
+from pipeline.cloud.containers import (
+    ENTRY_POINT,
+    ENVIRONMENT,
+    LABEL_VALUE,
+    OBJECT_NAME,
+    QUALIFIED_NAME,
+    QUANTITY,
+    ContainerFlags,
+    require_form,
+)
 from pipeline.cloud.stage_graph import Task
 from training.stopping import RESUME_ME
 
@@ -30,6 +40,10 @@ _ATTEMPTS = 6
 _FAILED, _WRONG_COMMAND_LINE = 1, 2
 _LONGEST_NAME = 63  # of an object that is a host name, too
 _ACCESS_MODES = ("ReadWriteMany", "ReadWriteOnce")
+_TEMPORARY, _SHARED_MEMORY = "/tmp", "/dev/shm"  # mounts of every container, and of NCCL's
+_NAME_WANTED = "a name of small letters, digits, hyphens and dots, such as data-1"
+_NODE_LABEL = re.compile(f"{QUALIFIED_NAME.pattern}={LABEL_VALUE.pattern}")
+_MOUNT = re.compile(rf"(?!({_TEMPORARY}|{_SHARED_MEMORY})/?\Z)(/(?!\.\.?(/|\Z))[^/:\s]+)+/?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +72,16 @@ class ClusterFlags:
     def __post_init__(self):
         if self.workers < 1:
             raise UsageError(f"--workers must be at least 1, not {self.workers}")
+        require_form(
+            *("mount", self.mount, _MOUNT),
+            f"an absolute path such as /work, and not /, {_TEMPORARY} or {_SHARED_MEMORY}",
+        )
+        require_form("volume_size", self.volume_size, QUANTITY, "an amount such as 100Gi")
+        for name in ("claim", "service_account"):
+            if value := getattr(self, name):
+                require_form(name, value, OBJECT_NAME, _NAME_WANTED)
         for label in self.node_selector:
-            if not all(label.partition("=")):
-                raise UsageError(f"--node_selector={label} is no label KEY=VALUE")
+            require_form("node_selector", label, _NODE_LABEL, "a label KEY=VALUE such as pool=gpu")
 
 
 def describe_cluster(
@@ -78,6 +99,11 @@ def describe_cluster(
     Raises:
         UsageError: a name is too long, or the directory is on no volume.
     """
+    if given.gpus and "/" not in given.gpu_type:
+        raise UsageError(
+            f"--gpu_type={given.gpu_type} must be the name of a resource of the nodes, such as"
+            " nvidia.com/gpu"
+        )
     volume = "" if files.is_remote(work_dir) else cluster.claim or f"{name}-work"
     if volume and not f"{work_dir.rstrip('/')}/".startswith(f"{cluster.mount.rstrip('/')}/"):
         raise UsageError(
@@ -197,7 +223,8 @@ class _Job:
             # Kubernetes would take $(NAME) for a variable.
             "args": [word.replace("$(", "$$(") for word in self.task.words_in(self.work_dir)],
             "env": [
-                {"name": "HOME", "value": "/tmp"},  # where libraries keep what they fetch
+                {"name": "HOME", "value": _TEMPORARY},  # where libraries keep what they fetch
+                *({"name": name, "value": value} for name, value in ENVIRONMENT.items()),
                 *(self._place_among_workers() if self.workers > 1 else []),
             ],
             "resources": {
@@ -233,7 +260,11 @@ class _Job:
 
     @property
     def _mounts(self) -> dict[str, str]:
-        return {"temporary": "/tmp", "shared-memory": "/dev/shm", "work": self.cluster.mount}
+        return {
+            "temporary": _TEMPORARY,
+            "shared-memory": _SHARED_MEMORY,
+            "work": self.cluster.mount,
+        }
 
     def _volumes(self) -> list[dict[str, Any]]:
         volumes: list[dict[str, Any]] = [{"name": "temporary", "emptyDir": {}}]

@@ -115,6 +115,8 @@ def test_the_committed_pipeline_passes_paths_alone_and_is_never_skipped():
         (("--work_dir=/work/demo", "--init=scratch"), "gs://"),
         ((f"--work_dir={WORK_DIR}", "--init=scratch", "--workers=4"), "--workers=4"),
         ((f"--work_dir={WORK_DIR}", "--init=tf1"), "--init=tf1"),
+        ((f"--work_dir={WORK_DIR}", "--init=scratch", "--image=foo bar"), "--image='foo bar' must"),
+        ((f"--work_dir={WORK_DIR}", "--init=scratch", "--gpu_type=L4 x"), "--gpu_type='L4 x' must"),
     ],
 )
 def test_mistakes_are_told(words, told):
@@ -191,6 +193,21 @@ def test_only_training_has_accelerators():
         else:
             assert "accelerator" not in resources
             assert resources["resourceCpuLimit"] == "4"
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--gpus=3", "--train_flags=--batch_size=7"), "--batch_size=7 cannot be shared in pairs"),
+        (("--gpus=2", "--train_flags=--strategy=default"), "--strategy=default"),
+        (("--train_flags=--strategy=multi_worker",), "--strategy=multi_worker"),
+        (("--gpus=8", "--gpu_type=TPU_V3", "--train_flags=--strategy=mirrored"), "take tpu"),
+    ],
+)
+def test_what_training_would_refuse_is_told(words, told):
+    with pytest.raises(UsageError, match=re.escape(told)):
+        compiled("--init=scratch", *words)
 
 
 @pytest.mark.cloud

@@ -3,7 +3,9 @@
 import copy
 import json
 import os
+import re
 import subprocess
+import sys
 
 import kubernetes_validate
 import pytest
@@ -32,7 +34,7 @@ COMMITTED = sorted((ROOT / "infra" / "kubernetes").glob("*/*.yaml"))
 OLDEST, NEWEST = "1.31", "1.37"
 DEMO = ("--work_dir=/work/demo", "--init=scratch")
 IN_A_BUCKET = ("--work_dir=gs://BUCKET/a/demo", "--init=scratch")
-ON_FOUR = (*IN_A_BUCKET, "--workers=4", "--gpus=8", "--node_selector=pool=a,kind/of=b")
+ON_FOUR = (*IN_A_BUCKET, "--workers=4", "--gpus=4", "--node_selector=pool=a,kind/of=b")
 
 
 def all_objects(files: dict[str, list[dict]]) -> list[dict]:
@@ -156,6 +158,7 @@ def test_containers_are_as_the_restricted_standard_asks_and_can_write_what_they_
             assert sorted(mounts.values()) == sorted(volumes)
             (process, *_) = processes_of(job)
             assert process.variables["HOME"] in mounts
+            assert process.variables["LOG_FORMAT"] == "json"
             assert "emptyDir" in volumes[mounts["/tmp"]]
 
 
@@ -209,7 +212,7 @@ def test_accelerators_and_workers_are_for_training_alone():
         trains = "training.train" in container_of(job)["args"]
         resources = container_of(job)["resources"]
         gpus = resources["limits"].get("nvidia.com/gpu", 0)
-        assert gpus == (8 if trains else 0)
+        assert gpus == (4 if trains else 0)
         assert resources["requests"]["cpu"] == (90 if trains else 4)
         assert resources["requests"]["memory"] == ("600Gi" if trains else "8Gi")
         assert resources["limits"]["memory"] == resources["requests"]["memory"]
@@ -245,7 +248,45 @@ def test_words_are_not_taken_for_variables():
         ((*DEMO, "--gpus=-1"), "--gpus"),
         ((*DEMO, "--memory=8"), "--memory=8"),
         ((*DEMO, "--memory="), "--memory="),
-        ((*DEMO, "--node_selector=pool"), "--node_selector=pool"),
+        ((*DEMO, "--memory=0Gi"), "--memory=0Gi must be an amount such as 16Gi"),
+        ((*DEMO, "--train_memory=much"), "--train_memory=much must be an amount"),
+        ((*DEMO, "--cpus=0"), "--cpus must be at least 1"),
+        ((*DEMO, "--cpus=many"), "cpus"),
+        ((*DEMO, "--train_cpus=-1"), "--train_cpus must be at least 0"),
+        ((*DEMO, "--workers=-2"), "--workers must be at least 1"),
+        ((*DEMO, "--mount=/"), "--mount=/ must be an absolute path"),
+        (
+            ("--work_dir=/tmp/run", "--mount=/tmp"),
+            "--mount=/tmp must be .* not /, /tmp or /dev/shm",
+        ),
+        ((*DEMO, "--mount=/tmp/"), "--mount=/tmp/ must"),
+        ((*DEMO, "--mount=/dev/shm"), "--mount=/dev/shm must"),
+        ((*DEMO, "--mount=//tmp"), "--mount=//tmp must"),
+        ((*DEMO, "--mount=/work/../tmp"), "--mount=/work/../tmp must"),
+        ((*DEMO, "--mount=work"), "--mount=work must"),
+        ((*DEMO, "--mount=/work:ro"), "--mount=/work:ro must"),
+        ((*DEMO, "--claim=My Claim"), "--claim='My Claim' must be a name of small letters"),
+        ((*DEMO, "--claim=a..b"), "--claim=a..b must"),
+        ((*DEMO, "--claim=a-"), "--claim=a- must"),
+        ((*DEMO, f"--claim={'.'.join(['a' * 63] * 4)}"), "--claim="),
+        ((*DEMO, "--service_account=Foo Bar"), "--service_account='Foo Bar' must be a name"),
+        ((*DEMO, "--volume_size=huge"), "--volume_size=huge must be an amount such as 100Gi"),
+        ((*DEMO, "--volume_size=0Gi"), "--volume_size=0Gi must"),
+        ((*DEMO, "--gpu_type=foo bar"), "--gpu_type='foo bar' must be a name such as nvidia.com"),
+        (
+            (*DEMO, "--gpus=1", "--gpu_type=NVIDIA_L4"),
+            "--gpu_type=NVIDIA_L4 must .* nvidia.com/gpu",
+        ),
+        ((*DEMO, "--image= "), "--image=' ' must be an image such as"),
+        ((*DEMO, "--image=foo bar"), "--image='foo bar' must be an image such as"),
+        ((*DEMO, "--image=a:b:c"), "--image=a:b:c must"),
+        ((*DEMO, "--node_selector=pool"), "--node_selector=pool must be a label KEY=VALUE"),
+        ((*DEMO, "--node_selector=a=b=c"), "--node_selector=a=b=c must be a label KEY=VALUE"),
+        ((*DEMO, "--node_selector=a=b,x y=z"), "--node_selector='x y=z' must be a label KEY=VALUE"),
+        ((*DEMO, "--workers=4", "--train_flags=--strategy=default"), "--strategy=default .* 4"),
+        ((*DEMO, "--train_flags=--strategy=tpu"), "--strategy=tpu.* no TPU"),
+        ((*DEMO, "--workers=3", "--train_flags=--batch_size=7"), "--batch_size=7 .* by 3 replicas"),
+        ((*DEMO, "--workers=4", "--gpus=8"), "--batch_size=32 .* 32 replicas: .* of 64"),
         ((*DEMO, "--stages=train"), "train-scratch"),
         ((*DEMO, "--validation_source=gs://b/x"), "--train_source"),
         ((*DEMO, "--train_flags=--epochs=none"), "epochs"),
@@ -254,6 +295,42 @@ def test_words_are_not_taken_for_variables():
 def test_mistakes_are_told(words, told):
     with pytest.raises(UsageError, match=told):
         objects_of(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--image=localhost:5000/a/b-c_d:1.0",),
+        (f"--image=europe-docker.pkg.dev/p/r/train@sha256:{'0' * 64}",),
+        ("--image=mobilenet-cpu:1",),
+        ("--mount=/work/",),
+        ("--mount=/work", "--claim=team.data-1", "--volume_size=2Ti", "--memory=500Mi"),
+        ("--service_account=trainer", "--node_selector=cloud.google.com/gke-spot=true,a_b=C.d"),
+        ("--gpus=4", "--gpu_type=amd.com/gpu"),
+        ("--workers=4", "--train_flags=--strategy=multi_worker"),
+        ("--gpus=4", "--gpu_type=google.com/tpu", "--train_flags=--strategy=tpu"),
+        ("--train_flags=--strategy=mirrored --num_virtual_devices=2",),
+        # What is not trained need not be shared.
+        ("--workers=3", "--stages=evaluate-scratch"),
+    ],
+)
+def test_what_a_cluster_takes_is_written(words):
+    for found in all_objects(objects_of(*DEMO, *words)):
+        kubernetes_validate.validate(found, OLDEST, strict=True)
+
+
+def test_the_command_ends_with_one_line_and_writes_nothing(tmp_path):
+    words = ["--format=kubernetes", f"--output={tmp_path / 'out'}", "--image=a", *DEMO]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.manifests", *words, "--claim=My Claim"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_longest_name_that_is_allowed_is():
@@ -285,7 +362,7 @@ def test_a_directory_holds_what_was_written_last_and_nothing_of_others_is_lost(t
 
 
 KUBECTL = """#!/bin/sh
-# Keeps a line for each call; a Job ends at the second look at it.
+# Keeps a line for each call; a Job ends, or kubectl breaks, at the second look at it.
 printf '%s\\n' "$*" >> "$CALLS"
 for word; do
   case $word in
@@ -294,6 +371,7 @@ for word; do
         sed "s/^job$/job.batch/; s|$|/$(basename "${word#--filename=}" .yaml)|" ;;
     job.batch/*)
       looks=$(grep -c "get $word " "$CALLS")
+      [ "$looks" -lt 2 ] || [ -z "${BREAKS:-}" ] || { echo "$BREAKS" >&2; exit 3; }
       [ "$looks" -lt 2 ] || printf 'SuccessCriteriaMet\\n%s\\n' "${ENDS:-Complete}" ;;
   esac
 done
@@ -354,6 +432,25 @@ def test_apply_stops_at_a_job_that_failed(tmp_path):
     assert done.returncode == 1
     assert "kubectl logs job.batch/01-draw-photos" in done.stderr
     assert not [call for call in calls if "02-" in call]
+
+
+def test_apply_ends_with_what_kubectl_says_when_it_cannot_look(tmp_path):
+    directory = ROOT / "infra" / "kubernetes" / "demo"
+    lost = "Error from server (NotFound): it is gone"
+    done, calls = apply(tmp_path, str(directory), BREAKS=lost)
+    assert done.returncode == 3
+    assert done.stderr == f"{lost}\n"
+    assert len([call for call in calls if "get " in call]) == 2
+
+
+def test_apply_is_clean_and_of_the_bash_that_macos_has():
+    script = ROOT / "infra" / "kubernetes" / "apply.sh"
+    linter = os.path.join(os.path.dirname(sys.executable), "shellcheck")
+    done = subprocess.run([linter, str(script)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    # None of what came with bash 4: places from the end, maps, whole files, letters' case.
+    later = r"\[-\d|declare -A|mapfile|readarray|\$\{\w+(,,|\^\^)|\|&|&>>"
+    assert not re.search(later, script.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("words", [(), ("--namespace=x",), ("no/such/directory",), ("EMPTY",)])
