@@ -153,7 +153,7 @@ def parse(argv: Sequence[str], *configs: type, passthrough: str = "") -> list[An
                 _take_variable(values[field.name], variable)
             if field.default is REQUIRED and values[field.name].value is None:
                 instead = f" (or ${variable})" if variable else ""
-                raise UsageError(f"--{field.name}{instead} is required: {field.metadata['help']}")
+                raise UsageError(f"--{field.name} is required{instead}: {field.metadata['help']}")
     return [
         config(**{f.name: _to_field(values[f.name].value) for f in dataclasses.fields(config)})
         for config in configs

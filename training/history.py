@@ -26,8 +26,11 @@ class History:
         self.write()
 
     def finish(self, num_epochs: int) -> None:
-        """Notes that a run of `num_epochs` is over; it may have ended early."""
-        if self._finished_epochs != num_epochs:
+        """Notes that a run of `num_epochs` is over; it may have ended early.
+
+        A history that was lost is not made anew without its epochs.
+        """
+        if self._finished_epochs != num_epochs and self.epochs:
             self._finished_epochs = num_epochs
             self.write()
 

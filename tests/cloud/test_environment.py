@@ -146,7 +146,9 @@ def require_whole(job: Job) -> None:
     assert not (job.model_dir / "logs").exists()
 
 
-@pytest.mark.parametrize("variables", [cluster_spec, tf_config])
+@pytest.mark.parametrize(
+    "variables", [cluster_spec, pytest.param(tf_config, marks=pytest.mark.long)]
+)
 def test_one_process(job, variables):
     alone = job(variables, chief=1)
     alone.start("chief")

@@ -41,7 +41,7 @@ def test_flags_come_before_variables_and_variables_before_defaults(outcome, monk
     assert outcome(say, "--goal=hill", "--pace=slow")[1] == ["to hill, slow"]
     monkeypatch.setenv("WALK_GOAL", "")  # as good as unset
     code, _, (error,) = outcome(say)
-    assert code == 2 and "--goal (or $WALK_GOAL) is required" in error
+    assert code == 2 and "--goal is required (or $WALK_GOAL)" in error
 
 
 def test_a_wrong_variable_is_one_line(outcome, monkeypatch):

@@ -4,7 +4,10 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 pytest_plugins = ["tests.storage_emulator"]
+pytestmark = pytest.mark.long
 
 ROOT = pathlib.Path(__file__).parents[2]
 CASES = "tests/gs/tensorflow_cases.py"
