@@ -27,6 +27,7 @@ from pipeline.cloud.commands import (
     Dataflow,
     Places,
 )
+from pipeline.cloud.names import FORMS, JOB_NAME, require_form
 from pipeline.cloud.spec_files import folded, to_yaml, write_spec_files
 from pipeline.cloud.topologies import BUILD, EVALUATOR, TOPOLOGIES, Topology, find_topology
 from pipeline.experiments import DEMO, EXPERIMENTS, SCRATCH, Experiment, find_experiment
@@ -124,10 +125,7 @@ class SubmitConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name} must be at least {least}, not {value}")
-        for name in ("data_dir", "run_dir", "published", "package_uri"):
-            value = getattr(self, name)
-            if value and not files.is_remote(value):
-                raise UsageError(f"--{name}={value}: a job elsewhere can only reach gs://...")
+        _require_forms(self)
         if self.image and self.package_uri:
             raise UsageError("give --image or --package_uri: it is a container or a package")
         if bool(self.executor_image) != bool(self.package_uri):
@@ -320,6 +318,8 @@ def _inputs(stage: str, parsed: list[Any]) -> list[tuple[str, str]]:
         return [(files.join(flags.export_dir, "export.json"), "--stage=export")]
     if stage == PREPROCESS and not flags.source.startswith("tfds:"):
         return [(flags.source, "`gcloud storage cp`")]
+    if stage == RUN and flags.dataset.startswith(checks.ELSEWHERE):
+        return [(flags.dataset, "`gcloud storage cp`")]
     return []
 
 
@@ -374,6 +374,33 @@ def _send(config: SubmitConfig, job: specs.Job, spec: dict[str, Any], words: lis
         return
     client = sending.make_client(config.region)
     print(f"submitted: {sending.send_by_client(client, config.project, job, spec)}")
+
+
+def _require_forms(config: SubmitConfig) -> None:
+    """Makes sure that names and paths are ones that Google Cloud can have.
+
+    Raises:
+        UsageError: it says what the first that is not must look like.
+    """
+    for name in ("data_dir", "run_dir", "published", "package_uri"):
+        value = getattr(config, name)
+        if value and not files.is_remote(value):
+            raise UsageError(f"--{name}={value}: a job elsewhere can only reach gs://...")
+    for name in FORMS:
+        require_form(name, getattr(config, name))
+    length = len(f"{config.name}-{config.stage}")
+    if config.name and length > JOB_NAME:
+        raise UsageError(
+            f"--name is too long: with -{config.stage} behind it at most {JOB_NAME} letters, not"
+            f" {length}"
+        )
+    if files.is_remote(config.spec_dir):
+        raise UsageError(f"--spec_dir={config.spec_dir}: gcloud reads local files only")
+    if config.stage == RUN and (config.data_dir or config.published):
+        raise UsageError(
+            f"--stage={RUN} keeps shards and versions below --run_dir: leave --data_dir and"
+            " --published out, and say on which photos, -- --dataset=gs://..."
+        )
 
 
 def _mend(failed: int) -> str:

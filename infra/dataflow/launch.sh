@@ -94,8 +94,11 @@ done
 [[ $# -eq 0 ]] || shift
 
 split=train
+before=""
 for word in ${flags[@]+"${flags[@]}"}; do
-  [[ "$word" != --split=* ]] || split="${word#--split=}"
+  case "$before" in --split | -split) split="$word" ;; esac
+  case "$word" in --split=* | -split=*) split="${word#*=}" ;; esac
+  before="$word"
 done
 default_name="build-$(tr '[:upper:]_' '[:lower:]-' <<<"$split")-$(date -u +%Y%m%d-%H%M%S)"
 job="${JOB_NAME:-$default_name}"

@@ -13,6 +13,7 @@ from common.errors import UsageError
 from pipeline.cloud.commands import (
     JOB_MODULE,
     Command,
+    gives,
     parse_command,
     recipe_of,
     variables_of,
@@ -21,17 +22,26 @@ from pipeline.cloud.commands import (
 from pipeline.cloud.machines import MACHINE_TYPES
 from pipeline.cloud.specs import continent_of, custom_job_of
 from pipeline.cloud.topologies import Topology
+from pipeline.evaluate import EvaluateConfig
+from pipeline.experiments import DEMO, DEMO_SCRATCH, SCRATCH, TF1
+from pipeline.run import RunConfig, change_recipe, choose_experiment
+from pipeline.stages import DRAWN, TFDS_SOURCES
 from training.config import Recipe
 
 _DATAFLOW = "DataflowRunner"
 _WORKER_POOLS = 4
 _TASKS = ("containerSpec", "pythonPackageSpec")
-# Flags that name what a job reads and writes. Checkpoints to start from may lie in the image.
-_PATH_FLAGS = (
-    *("source", "output_dir", "data_dir", "model_dir", "checkpoint_path", "export_dir"),
-    *("evaluation", "output", "to", "work_dir"),
+# All flags that name what a job reads and writes.
+PATH_FLAGS = (
+    *("source", "output_dir", "labels", "classes", "class_text", "bounding_boxes", "tfds_dir"),
+    *("data_dir", "model_dir", "log_dir", "init_checkpoint", "teacher_checkpoint"),
+    *("checkpoint_path", "export_dir", "evaluation", "output", "to"),
+    *("work_dir", "dataset", "init"),
 )
-_ELSEWHERE = ("gs://", "/gcs/", "tfds:")
+ELSEWHERE = ("gs://", "/gcs/")
+_TFDS = "tfds:"
+# Values that are no paths.
+_NAMES = {"dataset": (*DRAWN, *TFDS_SOURCES), "init": (TF1, SCRATCH)}
 _REGISTRY = re.compile(r"((?P<old>[a-z]*)\.?gcr\.io)|((?P<place>.+)-docker\.pkg\.dev)")
 
 
@@ -192,14 +202,48 @@ def check_paths(parsed: Sequence[Any]) -> list[Check]:
             " /gcs/BUCKET/..., where Vertex AI shows buckets as files"
         )
         for name, path in paths_in(parsed)
-        if not path.startswith(_ELSEWHERE)
+        if not path.startswith(ELSEWHERE)
     ]
+
+
+def check_run(parsed: Sequence[Any], words: Sequence[str]) -> list[Check]:
+    """Whether the whole line is told what to train on, and where to start; for RUN alone."""
+    runs = [flags for flags in parsed if isinstance(flags, RunConfig)]
+    if not runs:
+        return []
+    (flags,) = runs
+    try:
+        experiment = change_recipe(choose_experiment(flags), flags.train_flags)
+    except UsageError as error:
+        return [wrong(str(error))]
+    found = []
+    if not gives(words, "dataset") and experiment.name not in (DEMO.name, DEMO_SCRATCH.name):
+        found.append(
+            wrong(
+                f"{experiment.name} would train on the demo's drawn photos: say on which, --"
+                " --dataset=gs://..."
+            )
+        )
+    if not (flags.init or experiment.init):
+        found.append(wrong("this recipe starts from a checkpoint: say which, -- --init=gs://..."))
+    return found or [right(f"{experiment.name} trains on {flags.dataset}")]
 
 
 def paths_in(parsed: Sequence[Any]) -> list[tuple[str, str]]:
     """What a job reads and writes, by the flags that say so."""
-    named = ((name, getattr(flags, name, "")) for flags in parsed for name in _PATH_FLAGS)
-    return [(name, path) for name, path in named if path]
+    found = []
+    for flags in parsed:
+        for name in PATH_FLAGS:
+            value = getattr(flags, name, "") or ""
+            several = name == "data_dir" and isinstance(flags, EvaluateConfig)
+            found += [(name, path.strip()) for path in (value.split(",") if several else [value])]
+    return [(name, path) for name, path in found if path and not _is_name(name, path)]
+
+
+def _is_name(flag: str, value: str) -> bool:
+    """Whether a flag that takes a path is given what the command knows by its name."""
+    takes_tfds = flag in ("source", "dataset")
+    return value in _NAMES.get(flag, ()) or (takes_tfds and value.startswith(_TFDS))
 
 
 def check_beam(command: Command) -> Check | None:
@@ -230,6 +274,43 @@ def check_start(recipe: Recipe, needs_checkpoint: bool) -> Check | None:
             "this recipe starts from a checkpoint: say which, -- --init_checkpoint=gs://..."
         )
     return right(f"it starts from {recipe.run.init_checkpoint}")
+
+
+def check_strategy(strategy: str, hosts: int, devices: int, tpu: bool | None = None) -> str:
+    """Why `--strategy` does not suit the machines of a job, in a line; empty if it does.
+
+    Args:
+        strategy: the flag's value.
+        hosts: machines that work together.
+        devices: accelerators of each of them; 1, or 0, for the processors alone.
+        tpu: whether these are of a TPU; None if nobody knows.
+    """
+    named = f"--strategy={strategy}"
+    if strategy == "auto":
+        return ""
+    if tpu is not None and tpu != (strategy == "tpu"):
+        return f"{named} on a TPU: take tpu" if tpu else f"{named}, but there is no TPU"
+    if hosts > 1 and strategy != "multi_worker":
+        return f"{named} is for one host, and there are {hosts}: take multi_worker"
+    if hosts == 1 and strategy == "multi_worker":
+        return f"{named} is for several hosts, and there is one: take auto"
+    if devices > 1 and strategy == "default":
+        return f"{named} computes on one device, and there are {devices}: take mirrored"
+    return ""
+
+
+def check_devices(parsed: Sequence[Any], topology: Topology) -> list[Check]:
+    """Whether the strategy suits the machines, and an evaluator has something to do."""
+    strategies = [group.strategy for group in parsed if hasattr(group, "strategy")]
+    devices, tpu = topology.replicas // topology.num_hosts, topology.image == "tpu"
+    found = [check_strategy(name, topology.num_hosts, devices, tpu) for name in strategies]
+    recipe = recipe_of(parsed)
+    if topology.evaluator and recipe and not recipe.data.eval_split:
+        found.append("an evaluator needs photos to count, and --eval_split is empty: name a split")
+    mistakes = [wrong(text) for text in found if text]
+    if strategies and not mistakes:
+        return [right(f"--strategy={strategies[0]} suits {topology.name}")]
+    return mistakes
 
 
 def check_batch(recipe: Recipe, topology: Topology) -> Check:
@@ -324,6 +405,8 @@ def offline_checks(
         check_entry_point(spec),
         command_check,
         check_beam(command),
+        *check_run(parsed, command.words),
+        *check_devices(parsed, topology),
         *([check_start(recipe, needs_checkpoint), check_batch(recipe, topology)] if recipe else []),
         *(check_image(uri, region) for uri in images),
     ]

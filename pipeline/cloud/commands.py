@@ -122,6 +122,9 @@ def stage_command(
         places: where things are.
         more: flags of the command itself; for PREPROCESS Beam's behind a further `--`.
         dataflow: needed for PREPROCESS.
+
+    Raises:
+        UsageError: `more` has what the stage says itself.
     """
     if stage == PREPROCESS:
         assert dataflow
@@ -129,10 +132,14 @@ def stage_command(
     recipe = experiment.name if experiment else ""
     strategy = f"--strategy={topology.strategy}"
     data, checkpoint = f"--data_dir={places.data_dir}", f"--checkpoint_path={places.checkpoints}"
+    # Each worker waits for an evaluation; with an evaluator only for the one at the end.
+    seldom = []
+    if topology.evaluator and experiment:
+        seldom = [f"--eval_every_epochs={experiment.recipe.optimization.epochs}"]
     # Where a stage has a flag for what Vertex AI says by a variable, the variable says it, so that
     # each trial of a tuning job writes to a place of its own.
     module, words = {
-        TRAINING: ("pipeline.train_recipe", [f"--recipe={recipe}", data, strategy]),
+        TRAINING: ("pipeline.train_recipe", [f"--recipe={recipe}", data, strategy, *seldom]),
         EVALUATION: (
             "pipeline.evaluate",
             [checkpoint, data, f"--output={places.evaluation}", strategy],
@@ -152,15 +159,18 @@ def _build(
 ) -> Command:
     """The build of one split, on Dataflow; behind a second `--` in `more` are options of Beam."""
     ours, beam = _split(more)
-    split = next((w.partition("=")[2] for w in reversed(ours) if w.startswith("--split=")), TRAIN)
+    if gives(ours, "runner"):
+        raise UsageError(f"--stage={PREPROCESS} runs on Dataflow: leave --runner out")
+    module, output = "preprocessing.build_dataset", f"--output_dir={places.data_dir}"
     shards = []
     if experiment:
-        number = experiment.num_shards if split == TRAIN else experiment.num_validation_shards
+        is_train = _split_of(Command(module, (output, *ours))) == TRAIN
+        number = experiment.num_shards if is_train else experiment.num_validation_shards
         shards = [f"--num_shards={number}"]
     return Command(
-        "preprocessing.build_dataset",
+        module,
         (
-            f"--output_dir={places.data_dir}",
+            output,
             *shards,
             *ours,
             *("--runner=DataflowRunner", "--"),
@@ -173,6 +183,13 @@ def _build(
             *beam,
         ),
     )
+
+
+def _split_of(build: Command) -> str:
+    """The split that a build writes; where its flags are wrong, a check will tell."""
+    with contextlib.suppress(UsageError):
+        return parse_command(build, {})[0].split
+    return TRAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +232,11 @@ def parse_command(wanted: Command, environment: Mapping[str, str]) -> list[Any]:
         return command.parse(
             flags.prepare(["", *words]), *flags.groups, passthrough=flags.passthrough
         )
+
+
+def gives(words: Sequence[str], name: str) -> bool:
+    """Whether the flag `name` is among the words, as --name=value or --name value."""
+    return any(word.partition("=")[0] in (f"--{name}", f"-{name}") for word in words)
 
 
 def words_behind(wanted: Command) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def estimate(
             rates.evaluation_throughput(recipe, topology, machine.vcpus),
         )
     training = speeds[0] if speeds else None
-    parts = _parts(recipe, topology, sizes, speeds) if training else ()
+    parts = _parts(recipe, sizes, speeds) if training else ()
     lines = bill_training(topology, _hours(parts), spot)
     return Estimate(
         title=f"{experiment.name} on {topology.name}: {_machines(topology)}",
@@ -263,7 +263,7 @@ def _of_imagenet(split: str) -> int:
 
 
 def _parts(
-    recipe: Recipe, topology: Topology, sizes: _Sizes, speeds: tuple[Throughput, Throughput]
+    recipe: Recipe, sizes: _Sizes, speeds: tuple[Throughput, Throughput]
 ) -> tuple[Part, ...]:
     options = recipe.optimization
     training, evaluation = (speed.images_per_second for speed in speeds)
@@ -275,7 +275,7 @@ def _parts(
         Part("start", START_MINUTES / 60, "machines, image, first compilation; assumed"),
         Part("training", images / training / 3600, f"{images:,} images at {training:,.0f}/s"),
     ]
-    if sizes.evaluation and not topology.evaluator:
+    if sizes.evaluation:
         passes = math.ceil(options.epochs / recipe.run.eval_every_epochs)
         weights = 2 if options.ma_decay_rate else 1  # raw ones, and their averages
         parts.append(
@@ -389,7 +389,10 @@ def _assumptions(
     if topology.reduction_servers:
         said.append("Reduction servers are charged, but nothing is taken to go faster with them.")
     if topology.evaluator:
-        said.append("The evaluator keeps up with the training, and is there as long.")
+        said.append(
+            "The evaluator keeps up with the training, and is there as long; the trainers evaluate"
+            " every --eval_every_epochs and at the end all the same."
+        )
     if spot:
         said.append(
             "Spot machines may be taken away. How often is not known and not counted: each time"

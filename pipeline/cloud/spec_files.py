@@ -13,9 +13,7 @@ import yaml
 from common import files
 from pipeline.cloud.commands import PREPROCESS, RUN, TRAINING, Dataflow, Places, stage_command
 from pipeline.cloud.specs import (
-    CUSTOM_JOB,
     DEFAULT_HOURS,
-    TUNING_JOB,
     Image,
     Job,
     Package,
@@ -220,7 +218,7 @@ def spec_of(example: Example) -> tuple[Job, dict[str, Any]]:
 def text_of(example: Example) -> str:
     """The file of an example: what it is, how it is submitted, and the specification."""
     job, spec = spec_of(example)
-    kind = TUNING_JOB if example.ranges else CUSTOM_JOB
+    trials = (_MAX_TRIALS, _PARALLEL_TRIALS) if example.ranges else None
     path = f"{example.name}.yaml"
     specification = to_yaml(spec)
     edits = [f"s/{name}/{value}/g" for name, value in _SAMPLES.items() if name in specification]
@@ -230,7 +228,7 @@ def text_of(example: Example) -> str:
         "Name your own project, region, bucket and so on, and submit it:",
         "",
         f"  sed '{'; '.join(edits)}' \\\n    {_DIRECTORY}/{path} > {path}",
-        *(f"  {line}" for line in folded(gcloud_command(job, PROJECT, path, kind)).splitlines()),
+        *(f"  {line}" for line in folded(gcloud_command(job, PROJECT, path, trials)).splitlines()),
         "",
         f"Written by `python -m pipeline.submit --write_specs={_DIRECTORY}`.",
     ]

@@ -173,8 +173,22 @@ def continent_of(region: str) -> str:
     return start if start in ("asia", "europe") else "us"
 
 
-def gcloud_command(job: Job, project: str, spec_path: str, kind: str = CUSTOM_JOB) -> list[str]:
-    """The command that submits the specification in a file."""
+def gcloud_command(
+    job: Job, project: str, spec_path: str, trials: tuple[int, int] | None = None
+) -> list[str]:
+    """The command that submits the specification in a file.
+
+    Args:
+        job: what is submitted.
+        project: id of the project.
+        spec_path: the file.
+        trials: of a tuning job: how many at most, and how many at a time, for which gcloud has
+            flags that are 1 where they are left out.
+    """
+    kind = TUNING_JOB if trials else CUSTOM_JOB
+    counts = []
+    if trials:
+        counts = [f"--max-trial-count={trials[0]}", f"--parallel-trial-count={trials[1]}"]
     labels = ",".join(f"{key}={value}" for key, value in job.labels)
     return [
         *("gcloud", "ai", kind, "create"),
@@ -182,6 +196,7 @@ def gcloud_command(job: Job, project: str, spec_path: str, kind: str = CUSTOM_JO
         f"--region={job.region}",
         f"--display-name={job.name}",
         *([f"--labels={labels}"] if labels else []),
+        *counts,
         f"--config={spec_path}",
     ]
 

@@ -3,12 +3,13 @@
 import copy
 import dataclasses
 import json
+import re
 
 import pytest
 
 from pipeline.cloud import bucket_checks, checks
 from pipeline.cloud.checks import Outcome
-from pipeline.cloud.commands import Command
+from pipeline.cloud.commands import COMMANDS, Command
 from pipeline.cloud.spec_files import EXAMPLES, spec_of
 from pipeline.cloud.topologies import TOPOLOGIES
 from pipeline.experiments import find_experiment
@@ -260,12 +261,64 @@ def test_a_job_that_is_ended_too_early_is_told():
     assert "is ended after 10" in check.text
 
 
+@pytest.mark.parametrize(
+    ("strategy", "hosts", "devices", "tpu", "told"),
+    [
+        ("mirrored", 4, 8, None, "--strategy=mirrored is for one host, and there are 4"),
+        ("default", 4, 1, None, "take multi_worker"),
+        ("default", 1, 8, None, "computes on one device, and there are 8: take mirrored"),
+        ("multi_worker", 1, 8, None, "is for several hosts, and there is one"),
+        ("tpu", 1, 8, False, "--strategy=tpu, but there is no TPU"),
+        ("mirrored", 1, 8, True, "--strategy=mirrored on a TPU: take tpu"),
+        *(("auto", hosts, devices, None, "") for hosts in (1, 4) for devices in (0, 1, 8)),
+        *(("auto", 1, 8, tpu, "") for tpu in (True, False)),
+        ("multi_worker", 4, 8, None, ""),
+        ("multi_worker", 2, 0, False, ""),
+        ("mirrored", 1, 8, False, ""),
+        ("mirrored", 1, 1, None, ""),
+        ("default", 1, 1, False, ""),
+        ("default", 1, 0, None, ""),
+        ("tpu", 1, 8, True, ""),
+        ("tpu", 1, 8, None, ""),
+    ],
+)
+def test_the_strategy_must_suit_hosts_and_devices(strategy, hosts, devices, tpu, told):
+    said = checks.check_strategy(strategy, hosts, devices, tpu)
+    assert told in said and bool(told) == bool(said)
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_each_topologys_own_strategy_suits_it(name):
+    topology = TOPOLOGIES[name]
+    words = ("--data_dir=gs://a/b", f"--strategy={topology.strategy}")
+    _, parsed = checks.check_command(Command("training.train", words), RUN_DIR)
+    assert [c.outcome for c in checks.check_devices(parsed, topology)] == [Outcome.RIGHT]
+
+
+def test_every_flag_that_takes_a_path_is_looked_at():
+    told = r"director|\bfiles?\b|\bpath|gs://|checkpoint|where the"
+    no_paths = {"split", "calibration_split", "split_name", "formats", "width_multiplier"}
+    for module, flags in COMMANDS.items():
+        for group in flags.groups:
+            for field in dataclasses.fields(group):
+                takes_text = str(field.type).startswith("str") and not field.metadata["choices"]
+                if takes_text and re.search(told, field.metadata["help"], re.IGNORECASE):
+                    assert field.name in {*checks.PATH_FLAGS, *no_paths}, (module, field.name)
+    known = {
+        f.name for each in COMMANDS.values() for g in each.groups for f in dataclasses.fields(g)
+    }
+    assert set(checks.PATH_FLAGS) <= known
+
+
 def test_paths_of_one_machine_are_refused():
-    _, parsed = checks.check_command(
-        Command("training.train", ("--data_dir=shards", "--init_checkpoint=in/image")), RUN_DIR
-    )
-    (line,) = lines_of(checks.check_paths(parsed))
-    assert line.startswith("✗ --data_dir=shards is a path on the job's own machine")
+    words = [f"--{name}=here" for name in ("data_dir", "log_dir", "init_checkpoint")]
+    words.append("--teacher_checkpoint=here")
+    _, parsed = checks.check_command(Command("training.train", tuple(words)), RUN_DIR)
+    lines = lines_of(checks.check_paths(parsed))
+    assert [line.partition(" is a path on the job's own machine")[0] for line in lines] == [
+        *("✗ --data_dir=here", "✗ --teacher_checkpoint=here"),
+        *("✗ --log_dir=here", "✗ --init_checkpoint=here"),
+    ]
     for path in ("gs://a/b", "/gcs/a/b"):
         _, parsed = checks.check_command(
             Command("training.train", (f"--data_dir={path}",)), RUN_DIR

@@ -128,7 +128,11 @@ def test_the_comment_tells_how_the_file_is_submitted(path, tmp_path):
         "--display-name",
         "--labels",
         "--config",
-    }
+    } | ({"--max-trial-count", "--parallel-trial-count"} if kind == "hp-tuning-jobs" else set())
+    if kind == "hp-tuning-jobs":
+        spec = yaml.safe_load(done.stdout)
+        assert f"--max-trial-count={spec['maxTrialCount']}" in words
+        assert f"--parallel-trial-count={spec['parallelTrialCount']}" in words
     assert f"--config={target.strip()}" in words
     assert target.strip() == path.name
 
@@ -184,6 +188,13 @@ def test_places_that_are_left_free_hold_nothing():
     pools = pools_in(VERTEX / "gpu-4x8-evaluator.yaml")
     assert pools[2] == {}
     assert [pool.get("replicaCount", 0) for pool in pools] == [1, 3, 0, 1]
+
+
+def test_with_an_evaluator_the_workers_evaluate_once():
+    for path in FILES:
+        seldom = [word for word in task_of(pools_in(path)[0])["args"] if "eval_every" in word]
+        wanted = ["--eval_every_epochs=600"] if path.stem == "gpu-4x8-evaluator" else []
+        assert seldom == wanted, path
 
 
 def test_the_build_runs_in_the_workers_image_by_our_entry_point():

@@ -1,6 +1,5 @@
 """`python -m pipeline.submit`: what it prints, what it sends, and when it does not."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -18,44 +17,15 @@ from pipeline.submit import SubmitConfig, submit
 from preprocessing.build_dataset import BuildConfig, build_dataset
 
 from ..preprocessing.conftest import make_tree
+from .conftest import OFFLINE, TRAIN, words_in
 
 pytest_plugins = ["tests.storage_emulator"]
-
-WHERE = ("--project=my-project", "--region=us-central1", "--bucket=my-bucket")
-TRAIN = ("--stage=train", "--experiment=mobilenet_v3_large_torchvision")
-OFFLINE = "--noask_cloud"
 
 GCLOUD = """#!/bin/sh
 echo "$@" >> "$GCLOUD_LOG"
 echo "gcloud was here"
 exit $GCLOUD_CODE
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a command did."""
-
-    code: int
-    text: str
-    error: str
-    spec: dict | None
-
-
-@pytest.fixture
-def run(tmp_path, capfd):
-    """Runs the command with the flags of `WHERE`, unless others are given."""
-
-    def run(*words: str) -> Outcome:
-        specs = tmp_path / "specs"
-        argv = ["submit", *WHERE, f"--spec_dir={specs}", *words]
-        code = run_to_exit_code(submit, SubmitConfig, argv=argv, passthrough="flags of the stage")
-        text, error = capfd.readouterr()
-        written = sorted(specs.glob("*.yaml"), key=os.path.getmtime) if specs.is_dir() else []
-        spec = yaml.safe_load(written[-1].read_text(encoding="utf-8")) if written else None
-        return Outcome(code, text, error, spec)
-
-    return run
 
 
 @pytest.fixture
@@ -69,10 +39,6 @@ def gcloud(tmp_path, monkeypatch):
     monkeypatch.setenv("GCLOUD_LOG", str(log))
     monkeypatch.setenv("GCLOUD_CODE", "0")
     return lambda: log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-
-
-def words_in(spec: dict, pool: int = 0) -> list[str]:
-    return spec["workerPoolSpecs"][pool]["containerSpec"]["args"]
 
 
 def gcloud_words(text: str) -> list[str]:
@@ -173,13 +139,18 @@ def test_a_gcloud_that_is_not_there_is_told(run, monkeypatch, tmp_path):
         ((*TRAIN, "--reduction_servers=-1"), "--reduction_servers must be at least 0, not -1"),
         ((*TRAIN, "--max_hours=0"), "--max_hours must be at least 1, not 0"),
         ((*TRAIN, "--data_dir=/data"), "--data_dir=/data: a job elsewhere can only reach gs://"),
-        ((*TRAIN, "--image=a", "--package_uri=gs://b"), "give --image or --package_uri"),
-        ((*TRAIN, "--package_uri=gs://b"), "--package_uri and --executor_image go together"),
+        ((*TRAIN, "--image=a.io/b", "--package_uri=gs://bkt/c"), "give --image or --package_uri"),
+        ((*TRAIN, "--package_uri=gs://bkt/c"), "--package_uri and --executor_image go together"),
         (("--stage=preprocess", "--topology=cpu"), "--stage=preprocess takes no --topology"),
         (
-            ("--stage=preprocess", "--package_uri=gs://b", "--executor_image=c"),
+            ("--stage=preprocess", "--package_uri=gs://bkt/c", "--executor_image=d/e"),
             "--stage=preprocess runs the image of Dataflow's workers",
         ),
+        (("--stage=run", "--data_dir=gs://bkt/data"), "leave --data_dir and --published out"),
+        (("--stage=run", "--published=gs://bkt/out"), "leave --data_dir and --published out"),
+        (("--stage=preprocess", "--", "--runner=DirectRunner"), "leave --runner out"),
+        (("--stage=preprocess", "--", "--runner", "DirectRunner"), "leave --runner out"),
+        ((*TRAIN, "--spec_dir=gs://bkt/specs"), "gcloud reads local files only"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(words, told, run):
@@ -295,10 +266,10 @@ def test_machines_change_with_the_flags(run):
 
 def test_a_package_and_an_image_of_ones_own(run):
     done = run(
-        *("--stage=run", "--package_uri=gs://x/y.tar.gz", "--executor_image=a/b:latest", OFFLINE)
+        *("--stage=run", "--package_uri=gs://bkt/y.tar.gz", "--executor_image=a/b:latest", OFFLINE)
     )
     package = done.spec["workerPoolSpecs"][0]["pythonPackageSpec"]
-    assert package["packageUris"] == ["gs://x/y.tar.gz"]
+    assert package["packageUris"] == ["gs://bkt/y.tar.gz"]
     assert package["executorImageUri"] == "a/b:latest"
     done = run("--stage=run", "--image=gcr.io/x/y", "--service_account=me@x.com", OFFLINE)
     assert done.spec["workerPoolSpecs"][0]["containerSpec"]["imageUri"] == "gcr.io/x/y"

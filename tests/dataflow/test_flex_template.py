@@ -228,6 +228,21 @@ def test_waiting_is_the_command_of_the_manual(launch):
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "split"),
+    [
+        (("--split", "validation"), "validation"),
+        (("--split=test", "--split", "my_Test"), "my-test"),
+        (("--split", "test", "--split=train"), "train"),
+        ((), "train"),
+    ],
+)
+def test_the_name_of_the_job_has_the_split(launch, words, split):
+    done = launch("wait", *BUILD[:2], *words)
+    (name,) = [word for word in words_of(done.stdout) if word.startswith("--job_name=")]
+    assert re.fullmatch(rf"--job_name=build-{split}-\d{{8}}-\d{{6}}", name)
+
+
 def words_of(printed: str) -> list[str]:
     """The words of a command as a shell reads them."""
     text = f"printf '%s\\0' {printed}"
