@@ -187,8 +187,9 @@ def _evaluate(recipe: Recipe, record, shards, validation, devices) -> None:
 
 
 def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> None:
-    """What is trained, on what, and with how much memory."""
+    """What is trained, on what, with how much memory, and what had better be different."""
     from training import runtime
+    from training.diagnosis.checks import WARNING, check_decays
     from training.readers.memory import memory_note
 
     height, width = record.config.resolution
@@ -219,6 +220,10 @@ def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> 
         record.config.resolution,
     )
     logging.info("%s", note)
+    if not recipe.run.init_checkpoint:  # whose statistics would be a good start
+        for finding in check_decays(record.config, recipe.optimization, shards.num_examples):
+            if finding.level == WARNING:
+                logging.warning("%s: %s", finding.check, finding.text)
 
 
 def _require_same_classes(data: DataFlags, train, validation) -> None:

@@ -161,3 +161,12 @@ def test_a_run_from_tf1_weights_begins_at_their_accuracy(reference_data, sample_
     start = history_of(tmp_path)["start"]
     assert abs(start["validation_top_1"] * 500 - 229) <= 1
     assert ModelRecord.read(str(tmp_path)).labels == LabelNumbering(1000, 1)
+
+
+@pytest.mark.parametrize(("decay", "warns"), [(0.9997, True), (0.7, False)])
+def test_a_run_too_short_for_its_decays_is_told_so_at_the_start(
+    drawn_data, tmp_path, caplog, decay, warns
+):
+    changes = {"model": {"batch_norm_decay": decay}, "data": {"eval_split": ""}}
+    told = log_of(caplog, flags_of(drawn_data, tmp_path, optimization={"epochs": 3}, **changes))
+    assert ("batch norm decay: " in told and "--batch_norm_decay=" in told) == warns
