@@ -83,6 +83,7 @@ def test_a_right_export_passes_in_fresh_processes(trained, tmp_path, capsys):
             "Conv2d_6_pointwise",
             "Conv2d_6_pointwise",
             id="stale weights",
+            marks=pytest.mark.long,
         ),
     ],
 )

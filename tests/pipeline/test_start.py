@@ -173,6 +173,7 @@ def test_the_packaged_checkpoint_knows_the_ten_things_it_was_trained_on(tmp_path
     assert evaluation["top_1"] >= 0.85
 
 
+@pytest.mark.long
 def test_training_is_ahead_from_the_first_epoch_when_it_starts_from_the_tf1_weights(tmp_path):
     photos, work = tmp_path / "photos", tmp_path / "work"
     write_demo_photos(str(photos), 40, 15)
