@@ -189,14 +189,12 @@ def make_job(
         published=config.published or files.join(bucket, "published", name),
     )
     is_build = config.stage == PREPROCESS
-    account = config.service_account or (
-        f"{'builder' if is_build else 'trainer'}@{config.project}.iam.gserviceaccount.com"
-    )
+    account = config.service_account or specs.account_of(config.project, is_build)
     image = config.image or specs.image_uri(
         config.project,
         config.region,
         config.repository,
-        "dataflow-worker" if is_build else f"train-{topology.image}",
+        specs.image_name(topology.image, is_build),
         config.image_tag,
     )
     code: specs.Image | specs.Package = specs.Image(image, is_worker=is_build)

@@ -20,7 +20,7 @@ from training.history import finished_epochs
 from training.run_log import RunLog
 from training.state import TrainState
 from training.strategies import Devices
-from training.validation import Validator
+from training.validation import Validator, as_metrics
 
 FILE_NAME = "evaluator.json"
 LARGEST_BATCH = 256  # for each replica: this process is alone, the global batch is for all
@@ -78,9 +78,4 @@ def evaluate_checkpoints(
 def _scores(state: TrainState, validator: Validator) -> dict[str, float]:
     averaged = validator.score(state, "averages")
     raw = validator.score(state, "raw") if state.averages else averaged
-    return {
-        "validation_top_1": averaged.top_1,
-        "validation_top_5": averaged.top_5,
-        "validation_loss": averaged.loss,
-        "validation_top_1_raw": raw.top_1,
-    }
+    return as_metrics(averaged, raw)

@@ -28,7 +28,7 @@ from training.step import make_run_steps
 from training.stopping import Stopped, StopRequest
 from training.strategies import Devices
 from training.tuning import report_metric
-from training.validation import Score, Validator
+from training.validation import Score, Validator, as_metrics
 
 BEST = "best"  # the weights of the best evaluation, a checkpoint of their own
 
@@ -357,12 +357,7 @@ class Trainer:
             averaged = raw = self._evaluate("averages")
             if state.averages:
                 raw = self._evaluate("raw")
-            row |= {
-                "validation_top_1": averaged.top_1,
-                "validation_top_5": averaged.top_5,
-                "validation_loss": averaged.loss,
-                "validation_top_1_raw": raw.top_1,
-            }
+            row |= as_metrics(averaged, raw)
         for counter in state.sums.values():
             counter.assign(tf.zeros_like(counter))
         # In this order: a row that no checkpoint follows is left out when the run is resumed.

@@ -34,6 +34,16 @@ class Score:
     loss: float
 
 
+def as_metrics(averaged: Score, raw: Score) -> dict[str, float]:
+    """What a history tells of both sets of weights, by the names of its metrics."""
+    return {
+        "validation_top_1": averaged.top_1,
+        "validation_top_5": averaged.top_5,
+        "validation_loss": averaged.loss,
+        "validation_top_1_raw": raw.top_1,
+    }
+
+
 class Validator:
     """Counts over one split with any set of weights; made in the strategy's scope.
 

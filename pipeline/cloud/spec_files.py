@@ -18,8 +18,10 @@ from pipeline.cloud.specs import (
     Job,
     Package,
     Range,
+    account_of,
     custom_job_spec,
     gcloud_command,
+    image_name,
     image_uri,
     label,
     tuning_job_spec,
@@ -184,9 +186,8 @@ def spec_of(example: Example) -> tuple[Job, dict[str, Any]]:
     """The job of an example, and its specification."""
     topology, is_build = example.topology, example.stage == PREPROCESS
     run_dir = f"{BUCKET}/runs/{example.name}"
-    account = f"{'builder' if is_build else 'trainer'}@{PROJECT}.iam.gserviceaccount.com"
-    name = "dataflow-worker" if is_build else f"train-{topology.image}"
-    image = image_uri(PROJECT, REGION, REPOSITORY, name, "1")
+    account = account_of(PROJECT, is_build)
+    image = image_uri(PROJECT, REGION, REPOSITORY, image_name(topology.image, is_build), "1")
     places = Places(BUCKET, f"{BUCKET}/data", run_dir, f"{BUCKET}/published/{example.name}")
     code: Image | Package = Image(image, is_worker=is_build)
     if example.is_package:

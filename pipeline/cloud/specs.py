@@ -167,6 +167,21 @@ def image_uri(project: str, region: str, repository: str, name: str, tag: str) -
     return f"{region}-docker.pkg.dev/{project}/{repository}/{name}:{tag}"
 
 
+def image_name(image: str, is_build: bool) -> str:
+    """Which target of `infra/docker/` a job runs: a build that of its workers, to be like them.
+
+    Args:
+        image: of the topology.
+        is_build: whether the job builds a data set on Dataflow.
+    """
+    return "dataflow-worker" if is_build else f"train-{image}"
+
+
+def account_of(project: str, is_build: bool) -> str:
+    """The account of `infra/terraform/` that a job runs as."""
+    return f"{'builder' if is_build else 'trainer'}@{project}.iam.gserviceaccount.com"
+
+
 def continent_of(region: str) -> str:
     """The multi-region of Google's own images that is nearest to a region."""
     start = region.partition("-")[0]
