@@ -18,24 +18,28 @@ WARM_UP_STEPS = 2
 
 
 def ours(model_name: str, resolution: int, batch_size: int) -> Callable[[], float]:
-    """The project's own model and momentum, as its commands start TensorFlow."""
+    """The project's own model and optimizer, as its commands start TensorFlow."""
     from training import runtime
 
     runtime.start()
     import tensorflow as tf
 
+    from training.config import OptimizationFlags
     from training.models import build_model, make_config
+    from training.optimizers import Optimizer
 
     config = make_config(
         model_name, num_classes=NUM_CLASSES, input_shape=(resolution, resolution, 3)
     )
     model = build_model(config.replace(classifier_activation=None))
-    weights = [variable.value for variable in model.trainable_variables]
-    momenta = [tf.Variable(tf.zeros(weight.shape), trainable=False) for weight in weights]
+    trainable = {variable.path: variable for variable in model.trainable_variables}
+    weights = [variable.value for variable in trainable.values()]
+    options = OptimizationFlags(optimizer_name="momentum", op_momentum=MOMENTUM)
+    optimizer = Optimizer(options, trainable, decayed=set(), weight_decay=0.0)
 
     def update(gradients):
-        for weight, momentum, gradient in zip(weights, momenta, gradients, strict=True):
-            weight.assign_sub(LEARNING_RATE * momentum.assign(MOMENTUM * momentum + gradient))
+        named = dict(zip(trainable, gradients, strict=True))
+        optimizer.update(named, LEARNING_RATE, tf.constant(0, tf.int64))
 
     return _tensorflow_step(model, weights, update, resolution, batch_size)
 

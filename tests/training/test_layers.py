@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.models import MobileNetV1Config, build_model, clusters, named_variables
+from training.models import (
+    MobileNetEdgeTPUConfig,
+    MobileNetV1Config,
+    MobileNetV2Config,
+    MobileNetV3SmallConfig,
+    build_model,
+    clusters,
+    cpu,
+    folded,
+    named_variables,
+)
 from training.models.layers import (
     ExampleDropout,
     FusedBatchNorm,
@@ -183,7 +193,7 @@ def clustered(monkeypatch):
 def test_a_cluster_is_batch_norm_and_activation(activation, images, statistics, clustered):
     layer = filled(FusedBatchNorm(0.9, EPSILON), statistics)
     layer.activation = activation
-    behind = NormActivation(activation, layer.in_cluster)
+    behind = NormActivation(activation, layer.activates)
     weight = tf.constant(np.random.default_rng(2).normal(size=SHAPE), tf.float32)
 
     @tf.function
@@ -227,6 +237,66 @@ def test_a_clustered_model_trains_as_one_of_plain_ops(monkeypatch):
     monkeypatch.setattr(clusters, "norm_activation", lambda *a: calls.append(a) or cluster(*a))
     np.testing.assert_allclose(model(pixels, training=True), plain, atol=1e-4)
     assert 0 < len(calls) < 27
+
+
+def plain_layers(monkeypatch):
+    """Has all models from now on trained by plain ops, as on accelerators."""
+    monkeypatch.setattr(cpu, "computes_alone", lambda: False)
+
+
+CONFIGS = [
+    MobileNetV1Config,
+    MobileNetV2Config,
+    MobileNetV3SmallConfig,
+    MobileNetEdgeTPUConfig,
+]
+
+
+def away(ones, others) -> float:
+    """How far some gradients are from others, relative to their lengths: the median over all."""
+    pairs = zip(ones, others, strict=True)
+    return float(np.median([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs]))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_a_model_trains_on_a_cpu_as_by_plain_ops(config, monkeypatch):
+    """Up to rounding, which models at their start magnify: so do pixels with other last digits."""
+    monkeypatch.setattr(folded, "SMALLEST_MAP", 0)
+    model = build_model(config(4, (64, 64, 3), classifier_activation=None, dropout_rate=0.0))
+    pixels = tf.random.stateless_normal([16, 64, 64, 3], [0, 1])
+    labels = tf.range(16) % 4
+    start = model.get_weights()
+
+    def trained(pixels):
+        model.set_weights(start)
+
+        @tf.function
+        def run():
+            with tf.GradientTape() as tape:
+                logits = model(pixels, training=True)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+                loss = tf.reduce_mean(losses)
+            return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+        gradients = [gradient.numpy() for gradient in run()]
+        return gradients, [variable.numpy() for variable in model.non_trainable_variables]
+
+    calls = []
+    fold = folded.conv_norm_activation
+    monkeypatch.setattr(folded, "conv_norm_activation", lambda *a: calls.append(a) or fold(*a))
+    gradients, statistics = trained(pixels)
+    assert calls
+    for one, other in zip(gradients, trained(pixels)[0], strict=True):
+        assert np.array_equal(one, other)  # to the bit, since runs are resumed to the bit
+    calls.clear()
+    monkeypatch.setattr(cpu, "computes_alone", lambda: False)
+    plain, plain_statistics = trained(pixels)
+    noise = 1e-6 * tf.random.stateless_normal(pixels.shape, [2, 3])
+    disturbed, _ = trained(pixels * (1.0 + noise))
+    assert not calls
+    assert away(gradients, plain) <= 2 * away(disturbed, plain)
+    for ours, theirs in zip(statistics, plain_statistics, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 POLICIES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}

@@ -20,7 +20,14 @@ from training.models.archs import (
     Separable,
 )
 from training.models.configs import MobileNetConfig
-from training.models.layers import FusedBatchNorm, HardSigmoid, HardSwish, NormActivation
+from training.models.layers import (
+    DepthwiseConv,
+    FusedBatchNorm,
+    HardSigmoid,
+    HardSwish,
+    NormActivation,
+    PointwiseConv,
+)
 
 LOGITS = "Logits.Conv2d_1c_1x1"
 
@@ -128,20 +135,23 @@ class Builder:
 
     def conv_norm(self, inputs, name: str, *, filters: int, kernel: int = 1, stride: int = 1):
         """A convolution with batch norm."""
-        outputs = keras.layers.Conv2D(
-            filters,
-            kernel,
-            strides=stride,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=self.initializer(),
-            name=name,
-        )(inputs)
-        return self._norm(outputs, name)
+        norm = self._norm(name)
+        options = {
+            "padding": "same",
+            "use_bias": False,
+            "kernel_initializer": self.initializer(),
+            "name": name,
+        }
+        if kernel == stride == 1:
+            norm.in_channels = inputs.shape[-1]
+            conv = PointwiseConv(filters, 1, folded=norm.folded_conv, **options)
+        else:
+            conv = keras.layers.Conv2D(filters, kernel, stride, **options)
+        return norm(conv(inputs))
 
     def depthwise_norm(self, inputs, name: str, *, kernel: int, stride: int):
         """A depthwise convolution with batch norm."""
-        outputs = keras.layers.DepthwiseConv2D(
+        outputs = DepthwiseConv(
             kernel,
             strides=stride,
             padding="same",
@@ -149,13 +159,12 @@ class Builder:
             depthwise_initializer=self.initializer(),
             name=name,
         )(inputs)
-        return self._norm(outputs, name)
+        return self._norm(name)(outputs)
 
     def conv_bias(self, inputs, name: str, *, filters: int):
         """A 1x1 convolution with a bias and no batch norm."""
-        return keras.layers.Conv2D(filters, 1, kernel_initializer=self.initializer(), name=name)(
-            inputs
-        )
+        conv = PointwiseConv(filters, 1, kernel_initializer=self.initializer(), name=name)
+        return conv(inputs)
 
     def activate(self, inputs, name: str, activation: str):
         """An activation behind the layer `name`."""
@@ -163,7 +172,7 @@ class Builder:
         name = f"{name}.{activation}"
         if norm:
             norm.activation = activation
-            return NormActivation(activation, norm.in_cluster, name=name)(inputs)
+            return NormActivation(activation, norm.activates, name=name)(inputs)
         if activation == "hard_swish":
             return HardSwish(name=name)(inputs)
         return keras.layers.Activation(activation, name=name)(inputs)
@@ -183,11 +192,11 @@ class Builder:
         gate = HardSigmoid(name=f"{name}.gate")(gate)
         return keras.layers.Multiply(name=f"{name}.mul")([inputs, gate])
 
-    def _norm(self, inputs, name: str):
+    def _norm(self, name: str) -> FusedBatchNorm:
         norm = FusedBatchNorm(
             self._config.batch_norm_decay,
             self._config.batch_norm_epsilon,
             name=f"{name}.BatchNorm",
         )
         self._norms[name] = norm
-        return norm(inputs)
+        return norm

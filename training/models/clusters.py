@@ -12,19 +12,15 @@ gradient is many ops otherwise.
 
 from __future__ import annotations
 
-import functools
 import math
-import os
-import pathlib
 
 import tensorflow as tf
+
+from training.models import cpu
 
 # Below this many numbers a feature map lies in the cache, and compiling for its shape costs more
 # than is won.
 SMALLEST_MAP = 2**18
-
-# The variables by which oneDNN is told to leave newer instructions alone.
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 _HARD_SWISH, _ALL = frozenset({"hard_swish"}), frozenset({"hard_swish", "relu", "relu6", "linear"})
 
@@ -32,37 +28,17 @@ _HARD_SWISH, _ALL = frozenset({"hard_swish"}), frozenset({"hard_swish", "relu", 
 def pays(inputs: tf.Tensor, activation: str) -> bool:
     """Whether the cluster is the quicker way for this map, which is known as a graph is traced."""
     return (
-        activation in clustered_activations()
-        and inputs.dtype == tf.float32
-        and inputs.shape.is_fully_defined()
+        cpu.suits(inputs)
+        and activation in clustered_activations()
         and math.prod(inputs.shape) >= SMALLEST_MAP
     )
 
 
-@functools.cache
 def clustered_activations() -> frozenset[str]:
-    """The activations that go into a cluster with their batch norm on this machine.
-
-    The same on every start, since a resumed run must compute the same bits.
-    """
-    accelerators = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
-    if accelerators or len(tf.config.list_logical_devices("CPU")) > 1:
+    """The activations that go into a cluster with their batch norm on this machine."""
+    if not cpu.computes_alone():
         return frozenset()
-    return _HARD_SWISH if uses_avx512() else _ALL
-
-
-def uses_avx512() -> bool:
-    """Whether oneDNN uses AVX-512: the processor has it, and nobody forbids it.
-
-    False where Linux does not say what the processor has.
-    """
-    allowed = next((os.environ[name] for name in _LIMITS if os.environ.get(name)), "ALL").upper()
-    if not allowed.startswith(("AVX512", "AVX10", "ALL", "DEFAULT")):
-        return False
-    try:
-        return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
+    return _HARD_SWISH if cpu.uses_avx512() else _ALL
 
 
 def norm_activation(

@@ -84,5 +84,5 @@ def decayed_kernels(model: keras.Model) -> set[str]:
     return {
         f"{layer.name}.kernel"
         for layer in model.layers
-        if type(layer) is keras.layers.Conv2D or getattr(layer, "decayed", False)
+        if isinstance(layer, keras.layers.Conv2D) or getattr(layer, "decayed", False)
     }
