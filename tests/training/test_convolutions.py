@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from training.models.depthwise import depthwise_conv
 from training.models.folded import conv_norm_activation, pays
+from training.models.squeeze_excite import squeeze_excite
 
 EPSILON = 1e-3
 ACTIVATIONS = {
@@ -118,5 +119,27 @@ def test_a_depthwise_map_may_be_smaller_than_the_window():
 
     expected = with_gradients(plain, sources, weight, tf.float64)
     got = with_gradients(lambda *s: depthwise_conv(*s, 1), sources, weight, tf.float32)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert largest_difference(mine, theirs) < 1e-5
+
+
+def test_squeeze_and_excite_has_the_gradients_of_its_parts():
+    def in_parts(features, squeeze, squeeze_bias, excite, excite_bias):
+        inner = tf.reduce_mean(features, [1, 2], keepdims=True)
+        inner = tf.nn.relu(tf.nn.conv2d(inner, squeeze, 1, "SAME") + squeeze_bias)
+        gate = tf.nn.conv2d(inner, excite, 1, "SAME") + excite_bias
+        return features * tf.clip_by_value(gate + 3.0, 0.0, 6.0) * 0.16667
+
+    sources = [
+        drawn(3, 6, 5, 12, loc=0.5),
+        drawn(1, 1, 12, 8),
+        drawn(8),
+        2.0 * drawn(1, 1, 8, 12),
+        drawn(12),
+    ]
+    weight = drawn(3, 6, 5, 12)
+    expected = with_gradients(in_parts, sources, weight, tf.float64)
+    got = with_gradients(squeeze_excite, sources, weight, tf.float32)
+    assert len(got) == 6
     for mine, theirs in zip(got, expected, strict=True):
         assert largest_difference(mine, theirs) < 1e-5

@@ -23,6 +23,7 @@ from training.models.configs import MobileNetConfig
 from training.models.layers import (
     DepthwiseConv,
     FusedBatchNorm,
+    GatedProduct,
     HardSigmoid,
     HardSwish,
     NormActivation,
@@ -52,6 +53,7 @@ class Builder:
             Pool: self._pool,
         }
         self._norms: dict[str, FusedBatchNorm] = {}
+        self._convs: dict[str, PointwiseConv] = {}  # those with a bias
 
     def block(self, inputs, name: str, block: Block):
         """The layers of one row."""
@@ -164,6 +166,7 @@ class Builder:
     def conv_bias(self, inputs, name: str, *, filters: int):
         """A 1x1 convolution with a bias and no batch norm."""
         conv = PointwiseConv(filters, 1, kernel_initializer=self.initializer(), name=name)
+        self._convs[name] = conv
         return conv(inputs)
 
     def activate(self, inputs, name: str, activation: str):
@@ -190,7 +193,12 @@ class Builder:
     def gate(self, inputs, gate, name: str):
         """Squeeze-and-excite's product."""
         gate = HardSigmoid(name=f"{name}.gate")(gate)
-        return keras.layers.Multiply(name=f"{name}.mul")([inputs, gate])
+        convs = self._convs[f"{name}.Conv"], self._convs[f"{name}.Conv_1"]
+
+        def block_weights():
+            return [weight for conv in convs for weight in (conv.kernel, conv.bias)]
+
+        return GatedProduct(block_weights, name=f"{name}.mul")([inputs, gate])
 
     def _norm(self, name: str) -> FusedBatchNorm:
         norm = FusedBatchNorm(

@@ -13,6 +13,7 @@ import tensorflow as tf
 from training.augmentation import purposes
 from training.models import clusters, cpu, folded
 from training.models.depthwise import depthwise_conv
+from training.models.squeeze_excite import hard_sigmoid, squeeze_excite
 from training.randomness import uniform
 
 
@@ -248,16 +249,39 @@ class HardSwish(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("mobilenet_pipeline")
 class HardSigmoid(keras.layers.Layer):
-    """The gate of squeeze-and-excite: relu6(x + 3) * 0.16667.
-
-    The five digits are slim's; with 1/6 the logits of its checkpoints move by up to 1e-3.
-    """
+    """The gate of squeeze-and-excite."""
 
     def call(self, inputs):
-        return tf.nn.relu6(inputs + 3.0) * 0.16667
+        return hard_sigmoid(inputs)
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+@keras.saving.register_keras_serializable("mobilenet_pipeline")
+class GatedProduct(keras.layers.Multiply):
+    """Squeeze-and-excite's product of features and gate; in training on a CPU the whole block.
+
+    The layers in front are then computed for nothing, and TensorFlow leaves them out of the graph.
+
+    Args:
+        block_weights: returns kernel and bias of the block's two convolutions (the layers
+            themselves would be tracked as parts of this one, weights and all).
+    """
+
+    def __init__(self, block_weights: Callable | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self._block_weights = block_weights
+
+    def call(self, inputs, training=False):
+        """The product of `inputs`, (batch, h, w, channels) and (batch, 1, 1, channels)."""
+        features, _ = inputs
+        if training and self._block_weights and cpu.suits(features):
+            return squeeze_excite(features, *self._block_weights())
+        return super().call(inputs)
+
+    def compute_output_spec(self, inputs, training=False):
+        return super().compute_output_spec(inputs)
 
 
 @keras.saving.register_keras_serializable("mobilenet_pipeline")
