@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from common.labels import LabelNumbering
 from training.config import OPTIMIZERS, AugmentationFlags, OptimizationFlags
-from training.models import ModelRecord, build_model, make_config, model_names
+from training.models import ModelRecord, build_model, cpu, make_config, model_names
 from training.models.layers import example_noise
 from training.optimizers import Optimizer
 from training.randomness import example_keys
@@ -25,6 +25,12 @@ from training.validation import Validator
 
 IMAGES = tf.random.stateless_normal([4, 32, 32, 3], [0, 1])
 LABELS = tf.constant([0, 1, 2, 3])
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_tpu(monkeypatch):
+    """Without the ways of computing that are for a CPU."""
+    monkeypatch.setattr(cpu, "computes_alone", lambda: False)
 
 
 def tiny_model(name: str) -> keras.Model:
