@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from training.models.depthwise import depthwise_conv
 from training.models.folded import conv_norm_activation, pays
+from training.models.pointwise import pointwise_conv
 from training.models.squeeze_excite import squeeze_excite
 
 EPSILON = 1e-3
@@ -92,6 +93,20 @@ def test_folding_is_for_large_maps_of_convolutions_that_widen():
     assert not pays(large, 24, 144, "tanh")
     assert not pays(large, 24, 144, None)
     assert not pays(tf.cast(large, tf.bfloat16), 24, 144, "relu6")
+
+
+@pytest.mark.parametrize(("in_channels", "channels"), [(12, 40), (40, 7), (6, 600)])
+def test_a_pointwise_convolution_has_the_gradients_of_tensorflows_op(in_channels, channels):
+    def plain(inputs, kernel):
+        return tf.nn.conv2d(inputs, kernel, 1, "VALID")
+
+    sources = [drawn(3, 6, 5, in_channels), drawn(1, 1, in_channels, channels)]
+    weight = drawn(3, 6, 5, channels)
+    expected = with_gradients(plain, sources, weight, tf.float64)
+    got = with_gradients(pointwise_conv, sources, weight, tf.float32)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert mine.shape == theirs.shape
+        assert largest_difference(mine, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("size", [3, 5])

@@ -26,6 +26,7 @@ import math
 import tensorflow as tf
 
 from training.models import cpu
+from training.models.pointwise import input_gradient
 
 # Below this many numbers a feature map lies in the cache, and there is nothing to win.
 SMALLEST_MAP = 2**18
@@ -107,7 +108,9 @@ def conv_norm_activation(
             offset = -scale * outer_mean - slope * mean
             both = tf.matmul(tf.concat([weights * slope, offset], 0), weights, transpose_b=True)
             through_moments = tf.nn.bias_add(tf.matmul(rows, both[:-1]), both[-1])
-            rows_gradient = tf.matmul(outer, folded, transpose_b=True) + through_moments
+            shape = [*inputs.shape[:-1], channels]
+            direct = input_gradient(tf.reshape(outer, shape), tf.reshape(folded, kernel.shape))
+            rows_gradient = tf.reshape(direct, [count, in_channels]) + through_moments
             return rows_gradient, kernel_gradient, count * gamma_mean, count * outer_mean[0]
 
         return (outputs, mean, variance), gradient

@@ -13,6 +13,7 @@ import tensorflow as tf
 from training.augmentation import purposes
 from training.models import clusters, cpu, folded
 from training.models.depthwise import depthwise_conv
+from training.models.pointwise import pointwise_conv
 from training.models.squeeze_excite import hard_sigmoid, squeeze_excite
 from training.randomness import uniform
 
@@ -174,9 +175,6 @@ def set_batch_norm_synchronized(model: keras.Model, synchronized: bool) -> None:
 class PointwiseConv(keras.layers.Conv2D):
     """A 1x1 convolution of stride 1; in training on a CPU, a matrix product.
 
-    oneDNN's matrix products are quicker than its 1x1 convolutions, those of the gradients included
-    (up to 1.5 times with AVX-512, no slower without).
-
     Args:
         folded: `FusedBatchNorm.folded_conv` of the layer behind, which computes both at once.
     """
@@ -191,11 +189,9 @@ class PointwiseConv(keras.layers.Conv2D):
         kernel = tf.convert_to_tensor(self.kernel)
         outputs = self._folded(inputs, kernel) if self._folded else None
         if outputs is None:
-            rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
-            outputs = tf.matmul(rows, tf.reshape(kernel, kernel.shape[2:]))
+            outputs = pointwise_conv(inputs, kernel)
             if self.use_bias:
                 outputs = tf.nn.bias_add(outputs, self.bias)
-            outputs = tf.reshape(outputs, [*inputs.shape[:-1], self.filters])
         return outputs
 
 
