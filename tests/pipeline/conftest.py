@@ -135,6 +135,14 @@ def model_dir(data_dir) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def learnt_model_dir(data_dir) -> pathlib.Path:
+    """A model whose answers differ by more than what 8-bit arithmetic adds; not to be changed."""
+    directory = data_dir.parent / "learnt_model"
+    assert start("train", data_dir=data_dir, model_dir=directory, **{**TINY, "epochs": 6}) == 0
+    return directory
+
+
+@pytest.fixture(scope="session")
 def good_export(data_dir, model_dir) -> pathlib.Path:
     """An export of that model; not to be changed."""
     directory = data_dir.parent / "export"

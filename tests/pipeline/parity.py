@@ -28,6 +28,15 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(model_dir, data_dir) -> Trained:
+    return _opened(model_dir, data_dir)
+
+
+@pytest.fixture(scope="module")
+def learnt(learnt_model_dir, data_dir) -> Trained:
+    return _opened(learnt_model_dir, data_dir)
+
+
+def _opened(model_dir, data_dir) -> Trained:
     from loaders.open import ModelRequest, open_checkpoint
     from pipeline.parity import ParityImages
     from training.shards import Shards

@@ -35,14 +35,14 @@ ROWS = [
 ]
 
 
-def test_a_right_export_passes_in_fresh_processes(trained, tmp_path, capsys):
+def test_a_right_export_passes_in_fresh_processes(learnt, tmp_path, capsys):
     import tensorflow as tf
 
     from pipeline.parity import require_parity
 
     limits = {f"min_agreement_{name}": 0.6 for name in LITERT[2:]}
     limits |= {f"max_accuracy_drop_{name}": 0.2 for name in LITERT[2:]}  # so few, so unsure answers
-    rows = gate(trained, tmp_path, write(trained, tmp_path), **limits)
+    rows = gate(learnt, tmp_path, write(learnt, tmp_path), **limits)
     assert list(rows) == ROWS
     assert not [row for row in rows.values() if not row.passed or row.first_divergence]
     require_parity(list(rows.values()))
@@ -50,15 +50,15 @@ def test_a_right_export_passes_in_fresh_processes(trained, tmp_path, capsys):
     assert table.count("agrees") == len(ROWS)
     json.dumps([dataclasses.asdict(row) for row in rows.values()], allow_nan=False)
     # The figures, by hand.
-    logits = trained.model(trained.images.images, training=False).numpy()
-    right = np.mean(logits.argmax(axis=1) == trained.images.class_index)
+    logits = learnt.model(learnt.images.images, training=False).numpy()
+    right = np.mean(logits.argmax(axis=1) == learnt.images.class_index)
     assert rows["checkpoint, restored"].top_1 == right
     assert rows["checkpoint, restored"].largest_probability_difference == 0.0
     interpreter = tf.lite.Interpreter(str(tmp_path / formats.PATHS[formats.LITERT_FLOAT16]))
     (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.allocate_tensors()
     found = []
-    for image in trained.images.images:
+    for image in learnt.images.images:
         interpreter.set_tensor(given["index"], image[np.newaxis])
         interpreter.invoke()
         found.append(interpreter.get_tensor(taken["index"])[0])

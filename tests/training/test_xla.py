@@ -127,6 +127,7 @@ def test_an_op_of_the_host_alone_is_noticed():
         step.experimental_get_compiler_ir(IMAGES)(stage="hlo")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v3_small"])
 def test_compiled_steps_give_what_plain_ones_give(name):
     model = tiny_model(name)
