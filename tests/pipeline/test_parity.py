@@ -127,7 +127,7 @@ def test_other_preprocessing_in_the_jpeg_signature_is_named(trained, tmp_path, i
     assert row.cause == "its preprocessing is 'bicubic', the model's 'inception'"
 
 
-def test_another_input_range_is_named(trained, tmp_path, in_process, monkeypatch):
+def test_another_input_range_is_named(learnt, tmp_path, in_process, monkeypatch):
     """The preprocessing of what takes images: their range."""
     import keras
 
@@ -136,7 +136,7 @@ def test_another_input_range_is_named(trained, tmp_path, in_process, monkeypatch
     from pipeline.formats.litert import attach_record
     from pipeline.formats.onnx import write_onnx
 
-    deployed = build_deployment_model(trained.model, trained.record.config)
+    deployed = build_deployment_model(learnt.model, learnt.record.config)
     pixels = keras.Input(deployed.input_shape[1:], name="pixels")
     other = keras.Model(pixels, deployed(keras.layers.Rescaling(1 / 127.5, -1.0)(pixels)))
     names = FORMATS[1:]
@@ -145,21 +145,21 @@ def test_another_input_range_is_named(trained, tmp_path, in_process, monkeypatch
         saved_model, "weights_of", lambda model: {v.path: v for v in model.variables}
     )
     artifacts = [formats.Artifact(name, formats.PATHS[name], 0, "") for name in names]
-    write_beside(trained, tmp_path)
+    write_beside(learnt, tmp_path)
     (tmp_path / "litert").mkdir()
-    photos = (trained.images.images + 1) * 127.5
+    photos = (learnt.images.images + 1) * 127.5
     for name in names:
         path = tmp_path / formats.PATHS[name]
         if name in LITERT:
             path.write_bytes(convert(other, name, photos))
-            attach_record(str(path), trained.record)
+            attach_record(str(path), learnt.record)
         elif name == formats.SAVED_MODEL:
-            saved_model.write_saved_model(other, trained.record, str(path))
+            saved_model.write_saved_model(other, learnt.record, str(path))
         elif name == formats.KERAS:
             other.save(path)
         else:
             write_onnx(other, str(path))
-    rows = gate(trained, tmp_path, artifacts)
+    rows = gate(learnt, tmp_path, artifacts)
     assert list(rows) == ROWS[1:]
     assert not rows.pop("saved_model, serving_jpeg").passed  # it scales for the model, as it should
     for name, row in rows.items():
@@ -169,25 +169,25 @@ def test_another_input_range_is_named(trained, tmp_path, in_process, monkeypatch
 
 
 @pytest.fixture(scope="module")
-def flat(trained) -> Trained:
+def flat(learnt) -> Trained:
     """1001 classes that are all but equally likely, on any photo."""
     from training.models import build_model
     from training.models.mobilenet import weights_of
 
-    config = trained.record.config.replace(num_classes=1001, classifier_activation=None)
+    config = learnt.record.config.replace(num_classes=1001, classifier_activation=None)
     model = build_model(config)
     values = {name: variable.numpy() for name, variable in weights_of(model).items()}
-    values |= {name: v for name, v in trained.values.items() if not name.startswith(LOGITS)}
+    values |= {name: v for name, v in learnt.values.items() if not name.startswith(LOGITS)}
     kernel = values[f"{LOGITS}.kernel"]
     random = np.random.default_rng(3)
     values[f"{LOGITS}.kernel"] = random.normal(0, 1e-5, kernel.shape).astype(np.float32)
     record = dataclasses.replace(
-        trained.record,
-        config=trained.record.config.replace(num_classes=1001),
+        learnt.record,
+        config=learnt.record.config.replace(num_classes=1001),
         classes=tuple(f"class {i}" for i in range(1001)),
-        labels=dataclasses.replace(trained.record.labels, num_classes=1001),
+        labels=dataclasses.replace(learnt.record.labels, num_classes=1001),
     )
-    return spoiled(dataclasses.replace(trained, record=record, values=values), {})
+    return spoiled(dataclasses.replace(learnt, record=record, values=values), {})
 
 
 STALE = {"Conv2d_6_pointwise.kernel": lambda kernel: np.roll(kernel, 1, axis=-1)}
