@@ -17,6 +17,7 @@ import math
 import tensorflow as tf
 
 from training.models import cpu
+from training.models.hard_swish import hard_swish, hard_swish_gradient
 
 # Below this many numbers a feature map lies in the cache, and compiling for its shape costs more
 # than is won.
@@ -106,7 +107,7 @@ def _activated(inputs, scale, shift, activation):
     if activation == "relu6":
         return tf.nn.relu6(normalised)
     if activation == "hard_swish":
-        return normalised * tf.nn.relu6(normalised + 3.0) * (1.0 / 6.0)
+        return hard_swish(normalised)
     return normalised
 
 
@@ -118,5 +119,4 @@ def _activation_gradient(inputs, scale, shift, outer, activation):
         return tf.where(normalised > 0.0, outer, 0.0)
     if activation == "relu6":
         return tf.where((normalised > 0.0) & (normalised < 6.0), outer, 0.0)
-    slope = tf.where(normalised < 3.0, normalised / 3.0 + 0.5, 1.0)
-    return outer * tf.where(normalised > -3.0, slope, 0.0)
+    return hard_swish_gradient(normalised, outer)

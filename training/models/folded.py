@@ -26,6 +26,7 @@ import math
 import tensorflow as tf
 
 from training.models import cpu
+from training.models.hard_swish import hard_swish, hard_swish_gradient
 from training.models.pointwise import input_gradient
 
 # Below this many numbers a feature map lies in the cache, and there is nothing to win.
@@ -124,6 +125,10 @@ def conv_norm_activation(
     return tf.reshape(outputs, [*inputs.shape[:-1], channels]), mean, variance
 
 
+_compiled_hard_swish = tf.function(hard_swish, jit_compile=True)
+_compiled_gradient = tf.function(hard_swish_gradient, jit_compile=True)
+
+
 def _linear(values):
     return values, lambda outer: outer
 
@@ -139,20 +144,9 @@ def _relu6(values):
 
 
 def _hard_swish(values):
-    return _hard_swished(values), lambda outer: _hard_swish_gradient(values, outer)
+    return _compiled_hard_swish(values), lambda outer: _compiled_gradient(values, outer)
 
 
 # By name: what makes of the normalised values the outputs, and the function that takes a gradient
 # back. Those of ReLU keep the outputs alone.
 _ACTIVATIONS = {"linear": _linear, "relu": _relu, "relu6": _relu6, "hard_swish": _hard_swish}
-
-
-@tf.function(jit_compile=True)
-def _hard_swished(values):
-    return values * tf.nn.relu6(values + 3.0) * (1.0 / 6.0)
-
-
-@tf.function(jit_compile=True)
-def _hard_swish_gradient(values, outer):
-    slope = tf.where(values < 3.0, values / 3.0 + 0.5, 1.0)
-    return outer * tf.where(values > -3.0, slope, 0.0)

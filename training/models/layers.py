@@ -13,6 +13,7 @@ import tensorflow as tf
 from training.augmentation import purposes
 from training.models import clusters, cpu, folded
 from training.models.depthwise import depthwise_conv
+from training.models.hard_swish import hard_swish
 from training.models.pointwise import pointwise_conv
 from training.models.squeeze_excite import hard_sigmoid, squeeze_excite
 from training.randomness import uniform
@@ -224,12 +225,6 @@ class NormActivation(keras.layers.Activation):
         if training and self._activated and self._activated(inputs):
             return inputs
         return super().call(inputs)
-
-
-@keras.saving.register_keras_serializable("mobilenet_pipeline")
-def hard_swish(inputs):
-    """Computes x * relu6(x + 3) / 6 from left to right, as slim does."""
-    return inputs * tf.nn.relu6(inputs + 3.0) * (1.0 / 6.0)
 
 
 @keras.saving.register_keras_serializable("mobilenet_pipeline")
