@@ -7,7 +7,7 @@ import tensorflow as tf
 from training.models.depthwise import depthwise_conv
 from training.models.folded import conv_norm_activation, pays
 from training.models.pointwise import pointwise_conv
-from training.models.squeeze_excite import squeeze_excite
+from training.models.squeeze_excite import norm_activation_gate
 
 EPSILON = 1e-3
 ACTIVATIONS = {
@@ -138,23 +138,35 @@ def test_a_depthwise_map_may_be_smaller_than_the_window():
         assert largest_difference(mine, theirs) < 1e-5
 
 
-def test_squeeze_and_excite_has_the_gradients_of_its_parts():
-    def in_parts(features, squeeze, squeeze_bias, excite, excite_bias):
+@pytest.mark.parametrize("activation", ["relu", "relu6", "hard_swish"])
+@pytest.mark.parametrize("in_mean", [0.0, 30.0])
+def test_squeeze_and_excite_is_one_with_batch_norm_and_activation(activation, in_mean):
+    def in_float64(inputs, gamma, beta, squeeze, squeeze_bias, excite, excite_bias):
+        mean, variance = tf.nn.moments(inputs, [0, 1, 2])
+        normalised = (inputs - mean) * tf.math.rsqrt(variance + EPSILON) * gamma + beta
+        features = ACTIVATIONS[activation](normalised)
         inner = tf.reduce_mean(features, [1, 2], keepdims=True)
         inner = tf.nn.relu(tf.nn.conv2d(inner, squeeze, 1, "SAME") + squeeze_bias)
         gate = tf.nn.conv2d(inner, excite, 1, "SAME") + excite_bias
-        return features * tf.clip_by_value(gate + 3.0, 0.0, 6.0) * 0.16667
+        return features * tf.clip_by_value(gate + 3.0, 0.0, 6.0) * 0.16667, mean, variance
+
+    def ours(inputs, gamma, beta, *gate_weights):
+        return norm_activation_gate(inputs, gamma, beta, EPSILON, activation, gate_weights)
 
     sources = [
-        drawn(3, 6, 5, 12, loc=0.5),
+        drawn(3, 6, 5, 12, loc=in_mean),
+        drawn(12, loc=2.0),
+        drawn(12, loc=0.5),
         drawn(1, 1, 12, 8),
         drawn(8),
         2.0 * drawn(1, 1, 8, 12),
         drawn(12),
     ]
     weight = drawn(3, 6, 5, 12)
-    expected = with_gradients(in_parts, sources, weight, tf.float64)
-    got = with_gradients(squeeze_excite, sources, weight, tf.float32)
-    assert len(got) == 6
+    expected = with_gradients(in_float64, sources, weight, tf.float64)
+    got = with_gradients(ours, sources, weight, tf.float32)
+    assert len(got) == 10
     for mine, theirs in zip(got, expected, strict=True):
         assert largest_difference(mine, theirs) < 1e-5
+    for one, other in zip(got, with_gradients(ours, sources, weight, tf.float32), strict=True):
+        assert np.array_equal(one, other)  # to the bit, since runs are resumed to the bit

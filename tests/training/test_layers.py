@@ -14,6 +14,7 @@ from training.models import (
     cpu,
     folded,
     named_variables,
+    squeeze_excite,
 )
 from training.models.layers import (
     ExampleDropout,
@@ -222,6 +223,23 @@ def test_a_cluster_is_batch_norm_and_activation(activation, images, statistics, 
     np.testing.assert_allclose(layer.moving_variance, unbiased, rtol=1e-5)
 
 
+@pytest.mark.parametrize("in_mean", [0.0, 1000.0])
+def test_a_clusters_variance_keeps_its_digits_far_from_zero(in_mean):
+    values = np.random.default_rng(3).normal(in_mean, 1.0, (4, 6, 5, 3)).astype(np.float32)
+    ones, zeros = tf.ones([3]), tf.zeros([3])
+    _, mean, variance = clusters.norm_activation(values, ones, zeros, EPSILON, "relu")
+    pixels = values.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(variance, pixels.var(0), rtol=1e-5)
+
+
+def test_a_map_that_no_block_of_rows_divides_is_normalised_by_plain_ops(clustered):
+    layer = FusedBatchNorm(0.9, EPSILON)
+    layer.activation = "relu"
+    assert layer.activates(tf.zeros([2, 5, 4, 3]))
+    assert not layer.activates(tf.zeros([1, 11, 11, 3]))
+
+
 def test_a_clustered_model_trains_as_one_of_plain_ops(monkeypatch):
     """The activation is applied once, and at inference by its own layer."""
     config = tiny(dropout_rate=0.0).replace(input_shape=(64, 64, 3))
@@ -256,6 +274,7 @@ def away(ones, others) -> float:
 def test_a_model_trains_on_a_cpu_as_by_plain_ops(config, monkeypatch):
     """Up to rounding, which models at their start magnify: so do pixels with other last digits."""
     monkeypatch.setattr(folded, "SMALLEST_MAP", 0)
+    monkeypatch.setattr(clusters, "SMALLEST_MAP", 0)
     model = build_model(config(4, (64, 64, 3), classifier_activation=None, dropout_rate=0.0))
     pixels = tf.random.stateless_normal([16, 64, 64, 3], [0, 1])
     labels = tf.range(16) % 4
@@ -276,10 +295,17 @@ def test_a_model_trains_on_a_cpu_as_by_plain_ops(config, monkeypatch):
         return gradients, [variable.numpy() for variable in model.non_trainable_variables]
 
     calls = []
-    fold = folded.conv_norm_activation
-    monkeypatch.setattr(folded, "conv_norm_activation", lambda *a: calls.append(a) or fold(*a))
+
+    def watch(module, name):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a: calls.append(name) or real(*a))
+
+    watch(folded, "conv_norm_activation")
+    watch(clusters, "norm_activation")
+    watch(squeeze_excite, "norm_activation_gate")
     gradients, statistics = trained(pixels)
-    assert calls
+    has_gates = config is MobileNetV3SmallConfig
+    assert len(set(calls)) == 2 + has_gates
     for one, other in zip(gradients, trained(pixels)[0], strict=True):
         assert np.array_equal(one, other)  # to the bit, since runs are resumed to the bit
     calls.clear()

@@ -1,13 +1,10 @@
 """Batch norm and the activation behind it as one cluster, for training on a CPU.
 
-Each op reads and writes the whole feature map, and on a CPU memory is what limits them. Here scale,
-shift and activation are one small XLA-compiled function, and its gradient computes the activation's
-mask again instead of keeping the normalised map. The moments come from kernels that are quick at
-summing over rows: the mean from a matrix product with ones, the mean of squares from the filter
-gradient of a 1x1 depthwise convolution (XLA's own reductions over rows are several times slower).
-
-It pays where oneDNN's batch norm does not use AVX-512. Where it does, hard-swish alone gains: its
-gradient is many ops otherwise.
+Each op reads and writes the whole feature map, and on a CPU memory is what limits them. Here the
+map is read once for its moments, and read and written once to be normalised and activated. Backward
+map and gradient are read once for the two sums that batch norm needs, and once more to write the
+gradient at the input; the activation's mask is computed again instead of keeping the normalised
+map. XLA compiles each direction.
 """
 
 from __future__ import annotations
@@ -16,14 +13,14 @@ import math
 
 import tensorflow as tf
 
-from training.models import cpu
+from training.models import cpu, row_sums
 from training.models.hard_swish import hard_swish, hard_swish_gradient
 
 # Below this many numbers a feature map lies in the cache, and compiling for its shape costs more
 # than is won.
 SMALLEST_MAP = 2**18
 
-_HARD_SWISH, _ALL = frozenset({"hard_swish"}), frozenset({"hard_swish", "relu", "relu6", "linear"})
+_NONLINEAR = frozenset({"hard_swish", "relu", "relu6"})
 
 
 def pays(inputs: tf.Tensor, activation: str) -> bool:
@@ -32,14 +29,18 @@ def pays(inputs: tf.Tensor, activation: str) -> bool:
         cpu.suits(inputs)
         and activation in clustered_activations()
         and math.prod(inputs.shape) >= SMALLEST_MAP
+        and row_sums.rows_per_block(math.prod(inputs.shape[:-1])) is not None
     )
 
 
 def clustered_activations() -> frozenset[str]:
-    """The activations that go into a cluster with their batch norm on this machine."""
+    """The activations that go into a cluster with their batch norm on this machine.
+
+    Without one there is less to win, and oneDNN's batch norm is as quick where it uses AVX-512.
+    """
     if not cpu.computes_alone():
         return frozenset()
-    return _HARD_SWISH if cpu.uses_avx512() else _ALL
+    return _NONLINEAR if cpu.uses_avx512() else _NONLINEAR | {"linear"}
 
 
 def norm_activation(
@@ -60,48 +61,68 @@ def norm_activation(
 
     @tf.custom_gradient
     def compute(inputs, gamma, beta):
-        mean, variance = moments(inputs)
-        scale = gamma * tf.math.rsqrt(variance + epsilon)
-        shift = beta - mean * scale
+        outputs, mean, variance, _ = _forward(inputs, gamma, beta, epsilon, activation)
 
         def gradient(outer, _mean, _variance):
-            if activation != "linear":
-                outer = _activation_gradient(inputs, scale, shift, outer, activation)
-            return tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=outer,
-                x=inputs,
-                scale=gamma,
-                reserve_space_1=mean,
-                reserve_space_2=variance,
-                reserve_space_3=tf.zeros([0]),
-                epsilon=epsilon,
-                is_training=True,
-            )[:3]
+            *gradients, _ = _backward(
+                inputs, mean, variance, gamma, beta, epsilon, activation, outer
+            )
+            return gradients
 
-        return (_activated(inputs, scale, shift, activation), mean, variance), gradient
+        return (outputs, mean, variance), gradient
 
-    return compute(inputs, gamma, beta)
-
-
-def moments(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and biased variance of each channel, (channels,), of (batch, h, w, channels)."""
-    channels = inputs.shape[-1]
-    rows = tf.reshape(inputs, [-1, channels])
-    mean = tf.matmul(tf.ones([1, rows.shape[0]]), rows)[0] / rows.shape[0]
-    squares = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-        input=inputs,
-        filter_sizes=[1, 1, channels, 1],
-        out_backprop=inputs,
-        strides=[1, 1, 1, 1],
-        padding="VALID",
-    )
-    mean_square = tf.reshape(squares, [channels]) / rows.shape[0]
-    return mean, tf.maximum(mean_square - tf.square(mean), 0.0)
+    return compute(inputs, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
 
 
 @tf.function(jit_compile=True)
-def _activated(inputs, scale, shift, activation):
-    normalised = inputs * scale + shift
+def _forward(inputs, gamma, beta, epsilon, activation):
+    mean, variance, sums = moments(inputs)
+    normalised = normalise(inputs, mean, variance, gamma, beta, epsilon)
+    return activate(normalised, activation), mean, variance, sums
+
+
+@tf.function(jit_compile=True)
+def _backward(inputs, mean, variance, gamma, beta, epsilon, activation, outer):
+    normalised = normalise(inputs, mean, variance, gamma, beta, epsilon)
+    outer = activation_gradient(normalised, outer, activation)
+    return norm_gradients(inputs, mean, variance, gamma, epsilon, outer)
+
+
+# What follows is to be called in functions that XLA compiles.
+
+
+def moments(inputs):
+    """Mean and biased variance of each channel, (channels,); and sums that are to be returned."""
+    rows = math.prod(inputs.shape[:-1])
+    # Squares are of the distance from one of the values: those of values far from zero would lose
+    # the variance among their digits.
+    pivot = inputs[0, 0, 0]
+    distances = inputs - pivot
+    sums = row_sums.sums_and_products(distances, distances, rows)
+    distance, square = row_sums.means(sums, rows)
+    return pivot + distance, tf.maximum(square - tf.square(distance), 0.0), sums
+
+
+def normalise(inputs, mean, variance, gamma, beta, epsilon):
+    """Scales and shifts each channel."""
+    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    return inputs * scale + (beta - mean * scale)
+
+
+def norm_gradients(inputs, mean, variance, gamma, epsilon, outer):
+    """Gradients at inputs, scale and offset from that at the normalised map; and those sums."""
+    rows = math.prod(inputs.shape[:-1])
+    inverse = tf.math.rsqrt(variance + epsilon)
+    sums = row_sums.sums_and_products(outer, inputs - mean, rows)
+    outer_mean, product_mean = row_sums.means(sums, rows)
+    scale, gamma_mean = gamma * inverse, product_mean * inverse
+    slope = -scale * inverse * gamma_mean
+    offset = -scale * outer_mean - slope * mean
+    return outer * scale + (inputs * slope + offset), rows * gamma_mean, rows * outer_mean, sums
+
+
+def activate(normalised, activation):
+    """Applies the activation of that name."""
     if activation == "relu":
         return tf.nn.relu(normalised)
     if activation == "relu6":
@@ -111,12 +132,12 @@ def _activated(inputs, scale, shift, activation):
     return normalised
 
 
-@tf.function(jit_compile=True)
-def _activation_gradient(inputs, scale, shift, outer, activation):
+def activation_gradient(normalised, outer, activation):
     """The gradient at the normalised map, from that at the activation's output."""
-    normalised = inputs * scale + shift
     if activation == "relu":
         return tf.where(normalised > 0.0, outer, 0.0)
     if activation == "relu6":
         return tf.where((normalised > 0.0) & (normalised < 6.0), outer, 0.0)
-    return hard_swish_gradient(normalised, outer)
+    if activation == "hard_swish":
+        return hard_swish_gradient(normalised, outer)
+    return outer

@@ -11,11 +11,11 @@ import keras
 import tensorflow as tf
 
 from training.augmentation import purposes
-from training.models import clusters, cpu, folded
+from training.models import clusters, cpu, folded, squeeze_excite
 from training.models.depthwise import depthwise_conv
 from training.models.hard_swish import hard_swish
 from training.models.pointwise import pointwise_conv
-from training.models.squeeze_excite import hard_sigmoid, squeeze_excite
+from training.models.squeeze_excite import hard_sigmoid
 from training.randomness import uniform
 
 
@@ -37,6 +37,9 @@ class FusedBatchNorm(keras.layers.Layer):
             the model's builder sets it.
         in_channels: those of the pointwise convolution in front, which does this layer's work as
             well in training where that pays. None for no such convolution; the builder sets it.
+        gate_weights: returns kernel and bias of the two convolutions of the squeeze-and-excite
+            behind the activation, which this layer does as well in training where that pays. None
+            where there is none; the builder sets it.
         synchronized: the moments are those of the global batch, over all replicas; see
             `set_batch_norm_synchronized`.
     """
@@ -47,6 +50,7 @@ class FusedBatchNorm(keras.layers.Layer):
         self.epsilon = epsilon
         self.activation: str | None = None
         self.in_channels: int | None = None
+        self.gate_weights: Callable | None = None
         self.synchronized = False
 
     def build(self, input_shape):
@@ -75,6 +79,16 @@ class FusedBatchNorm(keras.layers.Layer):
             return inputs
         if self._is_synchronized():
             outputs, mean, variance = self._over_replicas(inputs)
+        elif self.gates(inputs):
+            outputs, mean, variance = squeeze_excite.norm_activation_gate(
+                inputs,
+                self.gamma.value,
+                self.beta.value,
+                self.epsilon,
+                self.activation,
+                self.gate_weights(),
+            )
+            variance *= _unbiased(inputs)
         elif self.activates(inputs):
             outputs, mean, variance = clusters.norm_activation(
                 inputs, self.gamma.value, self.beta.value, self.epsilon, self.activation
@@ -111,6 +125,15 @@ class FusedBatchNorm(keras.layers.Layer):
             and clusters.pays(inputs, self.activation)
         )
         return clustered or self._folds(inputs)
+
+    def gates(self, inputs) -> bool:
+        """Whether in training squeeze-and-excite is computed here; `inputs` as its own."""
+        return (
+            self.gate_weights is not None
+            and self.activation is not None
+            and not self._is_synchronized()
+            and squeeze_excite.pays(inputs, self.activation)
+        )
 
     def _folds(self, inputs) -> bool:
         """Whether the convolution in front does it all; `inputs` are its own or its outputs."""
@@ -251,24 +274,24 @@ class HardSigmoid(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("mobilenet_pipeline")
 class GatedProduct(keras.layers.Multiply):
-    """Squeeze-and-excite's product of features and gate; in training on a CPU the whole block.
+    """Squeeze-and-excite's product of features and gate; lets pass features that are gated already.
 
-    The layers in front are then computed for nothing, and TensorFlow leaves them out of the graph.
+    The gate is then computed for nothing, and TensorFlow leaves it out of the graph.
 
     Args:
-        block_weights: returns kernel and bias of the block's two convolutions (the layers
-            themselves would be tracked as parts of this one, weights and all).
+        gated: whether the features are gated in training, `FusedBatchNorm.gates` of the layer in
+            front (the layer itself would be tracked as a part of this one, weights and all).
     """
 
-    def __init__(self, block_weights: Callable | None = None, **kwargs):
+    def __init__(self, gated: Callable[[tf.Tensor], bool] | None = None, **kwargs):
         super().__init__(**kwargs)
-        self._block_weights = block_weights
+        self._gated = gated
 
     def call(self, inputs, training=False):
         """The product of `inputs`, (batch, h, w, channels) and (batch, 1, 1, channels)."""
         features, _ = inputs
-        if training and self._block_weights and cpu.suits(features):
-            return squeeze_excite(features, *self._block_weights())
+        if training and self._gated and self._gated(features):
+            return features
         return super().call(inputs)
 
     def compute_output_spec(self, inputs, training=False):
