@@ -96,21 +96,21 @@ class Builder:
             )
             outputs = self.activate(outputs, depthwise, self._activation(block))
             if block.se:
-                outputs = self._squeeze_excite(outputs, f"{name}.squeeze_excite", depthwise)
+                outputs = self._squeeze_excite(outputs, f"{name}.squeeze_excite")
         project = f"{name}.project"
         outputs = self.linear(self.conv_norm(outputs, project, filters=self._width(block)), project)
         if block.residual and block.stride == 1 and outputs.shape[-1] == in_channels:
             outputs = self.add(inputs, outputs, name)
         return outputs
 
-    def _squeeze_excite(self, inputs, name: str, behind: str):
+    def _squeeze_excite(self, inputs, name: str):
         channels = inputs.shape[-1]
         squeeze, excite = f"{name}.Conv", f"{name}.Conv_1"
         inner = self._family.width_of(channels / SQUEEZE_DIVISOR)
         gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.pool")(inputs)
         gate = self.activate(self.conv_bias(gate, squeeze, filters=inner), squeeze, "relu")
         gate = self.conv_bias(gate, excite, filters=channels)
-        return self.gate(inputs, gate, name, behind)
+        return self.gate(inputs, gate, name)
 
     def _pool(self, inputs, name: str, block: Pool):
         """Averages over the feature map; for V1 slim's window of at most 7x7 at stride 2.
@@ -190,11 +190,11 @@ class Builder:
         """The sum at the end of a residual block."""
         return keras.layers.Add(name=f"{name}.add")([shortcut, outputs])
 
-    def gate(self, inputs, gate, name: str, behind: str):
-        """Squeeze-and-excite's product; `behind` is the layer whose outputs these are."""
+    def gate(self, inputs, gate, name: str):
+        """Squeeze-and-excite's product."""
         gate = HardSigmoid(name=f"{name}.gate")(gate)
         convs = self._convs[f"{name}.Conv"], self._convs[f"{name}.Conv_1"]
-        norm = self._norms[behind]
+        norm = self._norms[f"{name.removesuffix('.squeeze_excite')}.depthwise"]  # in front
         norm.gate_weights = lambda: [it for conv in convs for it in (conv.kernel, conv.bias)]
         return GatedProduct(norm.gates, name=f"{name}.mul")([inputs, gate])
 

@@ -190,7 +190,7 @@ class QuantizedBuilder(Builder):
         total = super().add(shortcut, outputs, name)
         return self._quant(total, f"{name}.post_activation_bypass_quant")
 
-    def gate(self, inputs, gate, name, behind):
+    def gate(self, inputs, gate, name):
         excite = f"{name}.Conv_1"
         clipped = self._clipped(self._quant(gate, f"{excite}.conv_quant"), excite)
         gate = keras.layers.Rescaling(_GATE_FACTOR, name=f"{excite}.mul")(clipped)
