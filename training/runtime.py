@@ -32,15 +32,13 @@ def start() -> None:
 
 def describe() -> list[str]:
     """What speeds up training steps on this machine, one line for each; after `start`."""
-    from training.models import clusters, cpu
+    from training.models import cpu
 
     lines = ["oneDNN kernels" if _has_onednn() else "freed memory is kept (oneDNN is off)"]
     lines.append("fused batch norm")
     if cpu.computes_alone():
         lines.append("expansions with their batch norm and activation as matrix products")
-    clustered = sorted(clusters.clustered_activations())
-    if clustered:
-        lines.append(f"batch norm and activation as one cluster: {', '.join(clustered)}")
+        lines.append("batch norm, activation and squeeze-and-excite as one cluster")
     return lines
 
 

@@ -97,7 +97,7 @@ def test_real_weights_are_right_on_the_photos_that_tf1_is_right_on(
     ("name", "weights", "top_1", "top_5"),
     [
         pytest.param("dq_mobilenet_v2_1.0_224", "averages", 424, 488, marks=pytest.mark.long),
-        ("dq_mobilenet_v2_1.0_224", "raw", 197, 343),
+        pytest.param("dq_mobilenet_v2_1.0_224", "raw", 197, 343, marks=pytest.mark.long),
         ("dq_mobilenet_v3_small_1.0_224", "averages", 363, 461),
         ("dq_mobilenet_edgetpu_0.75_224", "averages", 419, 484),
     ],

@@ -127,6 +127,7 @@ def test_other_preprocessing_in_the_jpeg_signature_is_named(trained, tmp_path, i
     assert row.cause == "its preprocessing is 'bicubic', the model's 'inception'"
 
 
+@pytest.mark.long
 def test_another_input_range_is_named(learnt, tmp_path, in_process, monkeypatch):
     """The preprocessing of what takes images: their range."""
     import keras

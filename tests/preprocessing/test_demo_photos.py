@@ -198,6 +198,7 @@ def test_good_photos_are_whole_jpegs_and_vary(photos):
     assert min(chroma.values()) > len(images) / 3
 
 
+@pytest.mark.long
 def test_a_linear_model_on_pixels_cannot_tell_the_classes_apart(photos):
     train, train_classes = _pixels(photos, "train")
     validation, classes = _pixels(photos, "validation")

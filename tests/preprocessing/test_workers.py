@@ -58,6 +58,7 @@ def test_any_number_of_workers_writes_the_same_bytes_and_counts_the_same(odd_tre
     assert [counts[name] for name in rejected] == ["1", "1"]
 
 
+@pytest.mark.long
 def test_a_prism_that_beam_would_find_is_not_used(odd_tree, tmp_path):
     mark = tmp_path / "was here"
     home = fake_prism(tmp_path / "home", mark)

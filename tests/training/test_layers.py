@@ -184,8 +184,7 @@ ACTIVATIONS = {
 
 @pytest.fixture
 def clustered(monkeypatch):
-    monkeypatch.setattr(clusters, "SMALLEST_MAP", 0)
-    monkeypatch.setattr(clusters, "clustered_activations", lambda: set(ACTIVATIONS))
+    monkeypatch.setattr(cpu, "SMALLEST_MAP", 0)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -246,8 +245,7 @@ def test_a_clustered_model_trains_as_one_of_plain_ops(monkeypatch):
     model = build_model(config)
     pixels = tf.random.stateless_normal([4, 64, 64, 3], [0, 1])
     plain = model(pixels, training=True).numpy()
-    monkeypatch.setattr(clusters, "SMALLEST_MAP", 10_000)
-    monkeypatch.setattr(clusters, "clustered_activations", lambda: set(ACTIVATIONS))
+    monkeypatch.setattr(cpu, "SMALLEST_MAP", 10_000)
     calls = []
     cluster = clusters.norm_activation
     monkeypatch.setattr(clusters, "norm_activation", lambda *a: calls.append(a) or cluster(*a))
@@ -273,8 +271,7 @@ def away(ones, others) -> float:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
 def test_a_model_trains_on_a_cpu_as_by_plain_ops(config, monkeypatch):
     """Up to rounding, which models at their start magnify: so do pixels with other last digits."""
-    monkeypatch.setattr(folded, "SMALLEST_MAP", 0)
-    monkeypatch.setattr(clusters, "SMALLEST_MAP", 60000)
+    monkeypatch.setattr(cpu, "SMALLEST_MAP", 50_000)
     model = build_model(config(4, (64, 64, 3), classifier_activation=None, dropout_rate=0.0))
     pixels = tf.random.stateless_normal([16, 64, 64, 3], [0, 1])
     labels = tf.range(16) % 4

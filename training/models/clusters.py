@@ -16,31 +16,20 @@ import tensorflow as tf
 from training.models import cpu, row_sums
 from training.models.hard_swish import hard_swish, hard_swish_gradient
 
-# Below this many numbers a feature map lies in the cache, and compiling for its shape costs more
-# than is won.
-SMALLEST_MAP = 2**18
-
-_NONLINEAR = frozenset({"hard_swish", "relu", "relu6"})
+_ACTIVATIONS = frozenset({"hard_swish", "relu", "relu6"})
 
 
 def pays(inputs: tf.Tensor, activation: str) -> bool:
-    """Whether the cluster is the quicker way for this map, which is known as a graph is traced."""
+    """Whether the cluster is the quicker way for this map, which is known as a graph is traced.
+
+    Without an activation there is less to win, and oneDNN's batch norm is the quicker.
+    """
     return (
         cpu.suits(inputs)
-        and activation in clustered_activations()
-        and math.prod(inputs.shape) >= SMALLEST_MAP
+        and activation in _ACTIVATIONS
+        and cpu.outgrows_cache(math.prod(inputs.shape))
         and row_sums.rows_per_block(math.prod(inputs.shape[:-1])) is not None
     )
-
-
-def clustered_activations() -> frozenset[str]:
-    """The activations that go into a cluster with their batch norm on this machine.
-
-    Without one there is less to win, and oneDNN's batch norm is as quick where it uses AVX-512.
-    """
-    if not cpu.computes_alone():
-        return frozenset()
-    return _NONLINEAR if cpu.uses_avx512() else _NONLINEAR | {"linear"}
 
 
 def norm_activation(
@@ -53,7 +42,7 @@ def norm_activation(
         gamma: (channels,) scale.
         beta: (channels,) offset.
         epsilon: added to the variance.
-        activation: 'relu', 'relu6', 'hard_swish' or 'linear'.
+        activation: 'relu', 'relu6' or 'hard_swish'.
 
     Returns:
         Outputs like `inputs`; mean and biased variance, (channels,), which have no gradient.
@@ -127,9 +116,7 @@ def activate(normalised, activation):
         return tf.nn.relu(normalised)
     if activation == "relu6":
         return tf.nn.relu6(normalised)
-    if activation == "hard_swish":
-        return hard_swish(normalised)
-    return normalised
+    return hard_swish(normalised)
 
 
 def activation_gradient(normalised, outer, activation):
@@ -138,6 +125,4 @@ def activation_gradient(normalised, outer, activation):
         return tf.where(normalised > 0.0, outer, 0.0)
     if activation == "relu6":
         return tf.where((normalised > 0.0) & (normalised < 6.0), outer, 0.0)
-    if activation == "hard_swish":
-        return hard_swish_gradient(normalised, outer)
-    return outer
+    return hard_swish_gradient(normalised, outer)

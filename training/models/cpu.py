@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
-import pathlib
 
 import tensorflow as tf
 
-# The variables by which oneDNN is told to leave newer instructions alone.
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+# Below this many numbers a feature map lies in the cache, where there is little to win, and less
+# than compiling for its shape costs.
+SMALLEST_MAP = 2**18
 
 
 def suits(inputs: tf.Tensor) -> bool:
@@ -30,15 +29,6 @@ def computes_alone() -> bool:
     return not accelerators and len(tf.config.list_logical_devices("CPU")) == 1
 
 
-def uses_avx512() -> bool:
-    """Whether oneDNN uses AVX-512: the processor has it, and nobody forbids it.
-
-    False where Linux does not say what the processor has.
-    """
-    allowed = next((os.environ[name] for name in _LIMITS if os.environ.get(name)), "ALL").upper()
-    if not allowed.startswith(("AVX512", "AVX10", "ALL", "DEFAULT")):
-        return False
-    try:
-        return "avx512f" in pathlib.Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
+def outgrows_cache(numbers: int) -> bool:
+    """Whether a map of so many numbers is worth going over less often."""
+    return numbers >= SMALLEST_MAP
