@@ -41,7 +41,7 @@ SMALL_MODELS = {
     "mobilenet_v2": {"model": {"width_multiplier": 0.35, "resolution": 128}},
     "mobilenet_v3_small": {"model": {"width_multiplier": 0.5, "resolution": 128}},
     "mobilenet_edgetpu": {
-        "model": {"width_multiplier": 0.25, "resolution": 96},
+        "model": {"width_multiplier": 0.35, "resolution": 96},
         "augmentation": {"mixup_alpha": 0.2},
         "optimization": {"epochs": 30, "op_weight_decay": 0.05},
     },
