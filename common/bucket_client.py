@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from common.errors import UserError, first_line
+from common.errors import Unreachable, UserError, first_line
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -112,7 +112,13 @@ def until_whole(action: Callable[[], T]) -> T:
 @contextlib.contextmanager
 def errors_of(path: str) -> Iterator[None]:
     """Says what went wrong with `path` as a local file would, or as what the user can mend."""
-    from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
+    from google.api_core.exceptions import (
+        BadRequest,
+        Forbidden,
+        GoogleAPIError,
+        NotFound,
+        Unauthorized,
+    )
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
     from requests import RequestException
@@ -126,6 +132,8 @@ def errors_of(path: str) -> Iterator[None]:
         raise PermissionError(errno.EACCES, f"refused: {first_line(error)}", path) from None
     except (Unauthorized, GoogleAuthError) as error:
         raise UserError(f"{path} needs credentials: {LOGIN} ({first_line(error)})") from None
+    except BadRequest as error:  # to ask again would be no better
+        raise UserError(f"{path} is not accepted: {first_line(error)}") from None
     except (
         GoogleAPIError,
         InvalidResponse,
@@ -135,7 +143,7 @@ def errors_of(path: str) -> Iterator[None]:
         HTTPError,
         ConnectionError,
     ) as error:
-        raise UserError(f"{path} cannot be reached: {first_line(error)}") from None
+        raise Unreachable(f"{path} cannot be reached: {first_line(error)}") from None
 
 
 def _retry_seconds() -> float:

@@ -10,6 +10,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: try the same again
+
+
 class UserError(Exception):
     """A run cannot go on because of something outside the program: exit code 1."""
 
@@ -21,3 +24,9 @@ class UsageError(UserError, ValueError):
     """A flag or a configuration field has a wrong value: exit code 2."""
 
     exit_code = 2
+
+
+class Unreachable(UserError):
+    """A service does not answer just now; later the same command goes on: exit code 75."""
+
+    exit_code = RESUME_ME

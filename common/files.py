@@ -168,6 +168,8 @@ def atomic_write(path: str, buffering: int = -1) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "wb", buffering) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave an empty file of the final name
         os.replace(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
 
 from common.errors import UserError
 from common.files import (
@@ -21,6 +19,7 @@ from common.files import (
     sha256_of_bytes,
     sha256_of_file,
 )
+from common.locks import alone_in
 from common.progress import Progress
 from preprocessing import images, layout
 from preprocessing.account import require_few_rejected
@@ -30,31 +29,20 @@ from preprocessing.records import read_rows, spans_of
 from preprocessing.shard_digest import digest_of_file
 
 
-@contextlib.contextmanager
-def locked(data_dir: str, split: str) -> Iterator[None]:
-    """Keeps a second build of the same split out; the system frees the lock of a killed one.
+def locked(data_dir: str, split: str) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second build of the same split out.
 
-    Buckets have no such locks. Two builds of one plan write the same bytes there, twice.
+    In a bucket nobody is kept out: there two builds of one plan write the same bytes, twice.
 
     Raises:
-        UserError: another build holds it.
+        UserError: another build is running.
     """
-    if is_remote(data_dir):
-        yield
-        return
     make_directory(layout.split_path(data_dir, split, layout.ROWS))
-    folder = os.open(layout.split_path(data_dir, split), os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another build of split {split!r} in {data_dir} is running: wait for its end, or"
-                " use another --output_dir"
-            ) from None
-        yield
-    finally:
-        os.close(folder)
+    return alone_in(
+        layout.split_path(data_dir, split),
+        f"another build of split {split!r} in {data_dir} is running: wait for its end, or use"
+        " another --output_dir",
+    )
 
 
 def settle_plan(data_dir: str, plan: Plan, body: bytes) -> Plan:

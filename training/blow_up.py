@@ -18,7 +18,11 @@ from training.state import TrainState
 
 
 def find_cause(
-    state: TrainState, batch: dict[str, tf.Tensor], record: ModelRecord, recipe: Recipe
+    state: TrainState,
+    batch: dict[str, tf.Tensor],
+    record: ModelRecord,
+    recipe: Recipe,
+    parts: int = 1,
 ) -> str:
     """What is infinite or NaN first, from the weights and the input to the logits and back.
 
@@ -27,10 +31,33 @@ def find_cause(
         batch: the batch of that step, as `training.input_pipeline.training_batches` makes it.
         record: of the model.
         recipe: how it is trained.
+        parts: in how many the step computed the batch, over all replicas: each is looked at alone,
+            since the whole may need more memory than one device has.
     """
     for name, variable in state.trainable.items():
         if not np.all(np.isfinite(variable.numpy())):
             return f"an update has broken the weights {name}"
+    size = batch["images"].shape[0] // parts
+    peaks: dict[str, float] = {}
+    try:
+        for first in range(0, size * parts, size):
+            part = {name: values[first : first + size] for name, values in batch.items()}
+            if cause := _broken_in(part, state, record, recipe, peaks):
+                return cause
+    except tf.errors.ResourceExhaustedError:  # nothing is shared out or fused here
+        return "there is not memory enough to look where"
+    largest = max(peaks, key=peaks.get)
+    return f"the largest output, {peaks[largest]:.3g}, is that of layer {largest}"
+
+
+def _broken_in(
+    batch: dict[str, tf.Tensor],
+    state: TrainState,
+    record: ModelRecord,
+    recipe: Recipe,
+    peaks: dict[str, float],
+) -> str:
+    """The first output or gradient that is not finite, in words; notes outputs' `peaks`."""
     pixels, targets = prepare(
         batch["images"],
         batch["class_index"] + record.labels.offset,
@@ -50,12 +77,12 @@ def find_cause(
     for layer, output in zip(layers, outputs, strict=True):
         if not np.all(np.isfinite(output.numpy())):
             return f"the first layer with a broken output is {layer.name}"
+        peak = float(tf.reduce_max(tf.abs(output)))
+        peaks[layer.name] = max(peak, peaks.get(layer.name, 0.0))
     names = list(state.trainable)
     gradients = tape.gradient(loss, [state.trainable[name].value for name in names])
     # Gradients flow backwards: the last layer's is computed first.
     for name, gradient in reversed(list(zip(names, gradients, strict=True))):
         if not np.all(np.isfinite(gradient.numpy())):
             return f"all outputs are finite, the first broken gradient is that of {name}"
-    peaks = [float(tf.reduce_max(tf.abs(output))) for output in outputs]
-    largest = int(np.argmax(peaks))
-    return f"the largest output, {peaks[largest]:.3g}, is that of layer {layers[largest].name}"
+    return ""

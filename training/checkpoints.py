@@ -14,14 +14,14 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from common import files
-from common.errors import UserError, first_line
+from common.errors import Unreachable, UserError, first_line
 
 DIRECTORY = "checkpoints"  # of a run, below its --model_dir
 
@@ -33,10 +33,9 @@ _UNREACHABLE = (
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
     tf.errors.FailedPreconditionError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.UnauthenticatedError,
     tf.errors.UnavailableError,
 )
+_REFUSED = (tf.errors.PermissionDeniedError, tf.errors.UnauthenticatedError)
 
 
 @contextlib.contextmanager
@@ -44,14 +43,16 @@ def reachable(path: str) -> Iterator[None]:
     """Says that a bucket is out of reach, which is no damage to what lies in it.
 
     Raises:
-        UserError: as it says.
+        Unreachable: it does not answer.
+        UserError: it refuses.
     """
     try:
         yield
-    except _UNREACHABLE as error:
+    except (*_UNREACHABLE, *_REFUSED) as error:
         if not files.is_remote(path):
             raise
-        raise UserError(
+        kind = UserError if isinstance(error, _REFUSED) else Unreachable
+        raise kind(
             f"{path} is out of reach: {first_line(error)}; the same command goes on from the last"
             " checkpoint"
         ) from None
@@ -72,14 +73,7 @@ class CheckpointStore:
     ):
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(**items)
-        self._manager = None
-        if writes:
-            remove_unfinished(directory)
-            _remove_unreadable_state(directory)
-            with reachable(directory):
-                self._manager = tf.train.CheckpointManager(
-                    self._checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
-                )
+        self._manager = _manager(self._checkpoint, directory, keep) if writes else None
 
     def save(self, step: int) -> str | None:
         """Writes a checkpoint, whole or not at all; its path prefix, if this process writes."""
@@ -92,8 +86,21 @@ class CheckpointStore:
         Raises:
             UserError: there are checkpoints, but none that can be restored.
         """
-        prefixes = list_checkpoints(self._directory)
-        for prefix in reversed(prefixes):
+        prefixes: list[str] = []
+        while (there := list_checkpoints(self._directory)) != prefixes:
+            prefixes = there  # of a run that goes on, others take their place meanwhile
+            if (restored := self._restore_first(reversed(prefixes))) is not None:
+                return restored
+        if prefixes:
+            raise UserError(
+                f"none of the {len(prefixes)} checkpoints in {self._directory} can be restored"
+                " under these settings: give another --model_dir, or remove the directory"
+            )
+        return None
+
+    def _restore_first(self, prefixes: Iterable[str]) -> str | None:
+        """Restores the first that can be, and returns it."""
+        for prefix in prefixes:
             try:
                 self._restore(prefix)
                 return prefix
@@ -107,11 +114,6 @@ class CheckpointStore:
                     prefix,
                     first_line(error),
                 )
-        if prefixes:
-            raise UserError(
-                f"none of the {len(prefixes)} checkpoints in {self._directory} can be restored"
-                " under these settings: give another --model_dir, or remove the directory"
-            )
         return None
 
     def _restore(self, prefix: str) -> None:
@@ -139,6 +141,18 @@ def _checked_copy(prefix: str) -> Iterator[str]:
                 files.join(copy, found), files.read_bytes(files.join(directory, found))
             )
         yield files.join(copy, name)
+
+
+def _manager(
+    checkpoint: tf.train.Checkpoint, directory: str, keep: int
+) -> tf.train.CheckpointManager:
+    """Who writes into `directory`, which is rid of what was left there unfinished or damaged."""
+    remove_unfinished(directory)
+    _remove_unreadable_state(directory)
+    with reachable(directory):
+        return tf.train.CheckpointManager(
+            checkpoint, directory, max_to_keep=keep, checkpoint_name=_PREFIX
+        )
 
 
 def list_checkpoints(directory: str) -> list[str]:
@@ -177,10 +191,8 @@ def write_weights(
         group: {name: tf.Variable(value) for name, value in values.items()}
         for group, values in items.items()
     }
+    manager = _manager(tf.train.Checkpoint(**variables), directory, keep=1)
     with reachable(directory):
-        manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**variables), directory, max_to_keep=1, checkpoint_name=_PREFIX
-        )
         return manager.save(checkpoint_number=step)
 
 

@@ -327,11 +327,12 @@ class RunFlags:
                 (name, "at least 1", getattr(self, name) >= 1)
                 for name in (
                     "checkpoint_every_steps",
-                    "keep_checkpoints",
                     "eval_every_epochs",
                     "steps_per_call",
                 )
             ),
+            # One that is written anew, after an evaluation, must not be the only one.
+            ("keep_checkpoints", "at least 2", self.keep_checkpoints >= 2),
             ("early_stop_epochs", "at least 0", self.early_stop_epochs >= 0),
             ("seed", "at least 0 and below 2**32", 0 <= self.seed < 2**32),
         )
@@ -350,10 +351,12 @@ class Recipe:
 
     @property
     def crc32(self) -> int:
-        """A checksum of the settings, by which workers see that they have the same."""
-        return zlib.crc32(
-            repr([dataclasses.replace(self.data, data_dir=""), *self.groups[2:]]).encode()
-        )
+        """A checksum of the settings, by which workers see that they have the same.
+
+        Where the data lies may differ: each may have a copy of its own.
+        """
+        same = dataclasses.replace(self, data=dataclasses.replace(self.data, data_dir=""))
+        return zlib.crc32(repr(same).encode())
 
     @property
     def groups(self) -> tuple[Any, ...]:
@@ -369,39 +372,3 @@ FLAG_GROUPS = (
     DistributionFlags,
     RunFlags,
 )
-
-# What a run may be resumed under: how long it is, where its data lies, on how many devices it is
-# computed and how often it reports does not change the order of the examples. (Without
-# --sync_batch_norm the number of replicas does change what batch norm sees of a batch.)
-_MAY_CHANGE = {
-    ("optimization", "epochs"),
-    ("data", "data_dir"),
-    ("data", "dataset_name"),
-    ("data", "eval_split"),
-    ("data", "skip_corrupt_records"),
-    ("augmentation", "eval_preprocessing"),
-}
-_OF_THE_RUN = ("seed", "init_checkpoint", "init_weights", "init_logits")
-_OF_THE_DISTRIBUTION = ("precision", "sync_batch_norm")
-
-
-def settings_that_matter(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings by which a run's result is fixed; a run is resumed only under the same.
-
-    How long it is, how often it saves and evaluates, and on how many devices it runs may change. A
-    cosine's length is the length of the run, so there the number of epochs counts.
-    """
-    may_change = set(_MAY_CHANGE)
-    if settings["optimization"]["learning_scheduler_name"] == "cosine":
-        may_change.remove(("optimization", "epochs"))
-    return (
-        {
-            f"{group}.{name}": value
-            for group in ("model", "data", "augmentation", "optimization")
-            for name, value in settings.get(group, {}).items()
-            if (group, name) not in may_change
-        }
-        | {f"run.{n}": settings["run"].get(n) for n in _OF_THE_RUN}
-        | {f"distribution.{n}": settings["distribution"].get(n) for n in _OF_THE_DISTRIBUTION}
-        | {"data_fingerprint": settings["data_fingerprint"]}
-    )

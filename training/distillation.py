@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
 import tensorflow as tf
 
 from training.config import OptimizationFlags
@@ -24,6 +28,7 @@ class Teacher:
 
     Attributes:
         path: the checkpoint's prefix.
+        fingerprint: by which a run sees, when it goes on, whether the teacher is still the same.
         record: what the teacher is.
         model: the Keras model, with logits as output.
 
@@ -34,6 +39,7 @@ class Teacher:
     def __init__(self, options: OptimizationFlags, student: ModelRecord):
         opened = open_teacher(options.teacher_checkpoint, student)
         self.path, self.record = opened.path, opened.record
+        self.fingerprint = _fingerprint(opened.values)
         self.model = opened.build()
         self.model.trainable = False
         self._options, self._num_classes = options, student.labels.num_classes
@@ -62,6 +68,15 @@ class Teacher:
         return distillation_loss(
             student_logits, teacher_logits, self._options.distillation_temperature
         )
+
+
+def _fingerprint(values: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of weights, in whatever file they lie."""
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values[name]))
+    return digest.hexdigest()
 
 
 def distillation_loss(

@@ -19,6 +19,17 @@ class History:
         self.start: dict[str, Any] = {}
         self.epochs: list[dict[str, Any]] = []
         self._finished_epochs: int | None = None
+        self._compared_from = 0
+
+    @property
+    def compared(self) -> list[dict[str, Any]]:
+        """The rows whose metrics can be compared: since evaluation was last changed."""
+        return self.epochs[self._compared_from :]
+
+    def compare_anew(self) -> None:
+        """Notes that what is found from now on is not comparable to what was found before."""
+        self._compared_from = len(self.epochs)
+        self.write()
 
     def add_epoch(self, row: dict[str, Any]) -> None:
         """Adds the row of an epoch, and writes."""
@@ -40,6 +51,8 @@ class History:
             content = {"start": self.start, "epochs": self.epochs}
             if self._finished_epochs is not None:
                 content["finished_epochs"] = self._finished_epochs
+            if self._compared_from:
+                content["compared_from"] = self._compared_from
             files.write_json(self._path, content)
 
     def go_back_to(self, num_epochs: int) -> None:
@@ -49,6 +62,7 @@ class History:
             self.start = written["start"]
             self.epochs = [row for row in written["epochs"] if row["epoch"] <= num_epochs]
             self._finished_epochs = written.get("finished_epochs")
+            self._compared_from = min(written.get("compared_from", 0), len(self.epochs))
 
 
 def finished_epochs(model_dir: str) -> int | None:

@@ -45,7 +45,8 @@ class PassedOver:
         """Finds the damaged record that made reading fail from `position` on, and notes it.
 
         Raises:
-            UserError: it names the record, if no more may be passed over.
+            UserError: it names the record, if no more may be passed over; or a shard that cannot
+                be read, which is no damage to its records.
             Exception: `error`, if no record is at fault.
         """
         found = self._find(options, position) if is_over_data(error) else None

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from common.errors import UserError
+from common.errors import Unreachable, UserError
 from training.shards import Shards
 
-_RAISED_IN_PYTHON = re.compile(r"\b(?:UserError|DamagedRecordError): (.+)")
+_RAISED_IN_PYTHON = re.compile(r"\b(UserError|DamagedRecordError|Unreachable): (.+)")
 
 # What TensorFlow raises over a record that is damaged, or a file that is gone.
 _OVER_FILES = (tf.errors.DataLossError, tf.errors.NotFoundError)
@@ -33,13 +33,15 @@ def named_shard_errors(shards: Shards | None) -> Iterator[None]:
 
     Raises:
         UserError: a record is of no use, or a shard cannot be read; the message names it.
+        Unreachable: a bucket does not answer.
     """
     try:
         yield
     except tf.errors.OpError as error:
         # An error that Python code raised inside a tf.data pipeline comes out as text.
         if found := _RAISED_IN_PYTHON.search(str(error)):
-            raise UserError(found.group(1)) from None
+            kind, text = found.groups()
+            raise (Unreachable if kind == Unreachable.__name__ else UserError)(text) from None
         if shards is None or not is_over_data(error):
             raise
         windows = shards.windows(_WINDOW).tolist()

@@ -247,6 +247,9 @@ class Shards:
 
         Returns:
             A sentence that names shard, record, byte offset and source, or None if all is well.
+
+        Raises:
+            UserError: the file cannot be read, which says nothing of the record.
         """
         import tensorflow as tf
 
@@ -254,8 +257,6 @@ class Shards:
             payload = self.read(shard, record, 1)[0]
         except DamagedRecordError:
             return f"{self.where(shard, record)}, is damaged"
-        except UserError as error:
-            return str(error)
         try:
             example = self.parse(tf.constant(payload))
         except tf.errors.OpError as error:

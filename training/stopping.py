@@ -15,9 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from common.errors import UserError
-
-RESUME_ME = 75  # EX_TEMPFAIL of sysexits.h: try the same again
+from common.errors import RESUME_ME, UserError
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _POLL_SECONDS = 0.2
@@ -50,6 +48,10 @@ class StopRequest:
     def something_to_save(self) -> None:
         """From now on a signal is a request only: there is progress that is not saved."""
         self._nothing_to_save = False
+
+    def nothing_to_save(self) -> None:
+        """From now on a signal ends the process at once: all progress is saved."""
+        self._nothing_to_save = True
 
     def take_handlers(self) -> None:
         """Has Python hear what reaches a thread from before the block, in the main thread.

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -143,6 +144,12 @@ class Devices:
         local = self.num_replicas // self.num_workers  # each of them adds the worker's values
         sums = self._summed(tf.constant(values, tf.float64))
         return [float(value) / local for value in sums.numpy()]
+
+    def agree(self, *values: object) -> bool:
+        """Whether all workers gave the same; every worker must call it, and all hear the same."""
+        number = zlib.crc32(repr(values).encode()) % 2**20  # so that sums of squares are exact
+        total, of_squares = self.total([number, number**2])
+        return total**2 == self.num_workers * of_squares  # which is so of equal numbers alone
 
     @functools.cached_property
     def _summed(self):

@@ -8,15 +8,16 @@ says that the run was asked to end before it was done, and that the same command
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
 
 from common import files
 from common.command import run
 from common.errors import UsageError, UserError
+from common.locks import alone_in
 from training import stopping
 from training.config import (
     FLAG_GROUPS,
@@ -27,13 +28,9 @@ from training.config import (
     OptimizationFlags,
     Recipe,
     RunFlags,
-    settings_that_matter,
 )
-
-CONFIG = "config.json"
-
-# By their modules: TensorFlow's wheel has another name on a TPU.
-_VERSIONED = ("tensorflow", "keras", "numpy")
+from training.settings import FILE_NAME as CONFIG
+from training.settings import judge_alike, read_settings, require_unchanged, settings_of
 
 
 def train(
@@ -60,9 +57,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
 
     devices = choose_devices(recipe.distribution, os.environ)
     stop.take_handlers()
-    from training.initial import choose_labels, open_initial
     from training.input_pipeline import TrainingInput
-    from training.models import ModelRecord
     from training.readers import open_split
     from training.shard_errors import named_shard_errors
     from training.trainer import Trainer
@@ -72,16 +67,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     validation = open_split(data, data.eval_split) if data.eval_split else None
     if validation:
         _require_same_classes(data, shards.classes, validation.classes)
-    initial = open_initial(recipe.model, recipe.augmentation, run_flags, shards.classes)
-    num_outputs, labels = choose_labels(recipe.model, shards.classes, initial)
-    record = ModelRecord(
-        config=recipe.model.config(num_outputs),
-        labels=labels,
-        classes=shards.classes,
-        input_range=recipe.augmentation.input_range,
-        evaluation_preprocessing=recipe.augmentation.eval_preprocessing,
-        weights="both" if optimization.ma_decay_rate else "raw",
-    )
+    record, initial = _make_record(recipe, shards.classes)
     # All that can be wrong with flags and data is found before anything is written.
     training_input = TrainingInput(
         batch_size=optimization.batch_size,
@@ -108,42 +94,78 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     if devices.is_evaluator:
         _evaluate(recipe, record, shards, validation, devices)
         return
+    _require_agreement(recipe, shards, devices)
     state, validator, teacher = _make_models(recipe, record, validation, devices)
-    settings = {
-        "model": record.config.to_json(),
-        "data": dataclasses.asdict(data),
-        "augmentation": dataclasses.asdict(recipe.augmentation),
-        "optimization": dataclasses.asdict(optimization),
-        "distribution": dataclasses.asdict(recipe.distribution),
-        "run": dataclasses.asdict(run_flags),
-        "versions": {name: importlib.import_module(name).__version__ for name in _VERSIONED},
-        "data_fingerprint": shards.fingerprint,
-        "num_parameters": state.model.count_params(),
-    }
-    _check_unchanged(run_flags, settings)
+    settings = settings_of(
+        recipe,
+        model=record.config.to_json(),
+        data_fingerprint=shards.fingerprint,
+        teacher_fingerprint=teacher.fingerprint if teacher else None,
+        num_parameters=state.model.count_params(),
+    )
+    written = read_settings(run_flags.model_dir)
+    if written and not run_flags.allow_changes:
+        require_unchanged(run_flags, settings, written)
     start_from = "random initial weights"
     if initial:
         start_from = initial.load(state)
     _log_start(recipe, record, shards, devices, settings["num_parameters"])
-    trainer = Trainer(
-        state=state,
-        record=record,
-        recipe=recipe,
-        training_input=training_input,
-        train=shards,
-        validator=validator,
-        devices=devices,
-        stop=stop,
-        start_from=start_from,
-        teacher=teacher,
+    with _alone(run_flags.model_dir, devices):
+        trainer = Trainer(
+            state=state,
+            record=record,
+            recipe=recipe,
+            training_input=training_input,
+            train=shards,
+            validator=validator,
+            devices=devices,
+            stop=stop,
+            start_from=start_from,
+            teacher=teacher,
+        )
+        restored = trainer.restore(judged_alike=not written or judge_alike(settings, written))
+        # Only now is it certain that these settings go with what is there.
+        if devices.is_chief:
+            files.write_json(files.join(run_flags.model_dir, CONFIG), settings)
+            record.write(run_flags.model_dir)
+        with named_shard_errors(validation):
+            trainer.run(restored)
+
+
+def _make_record(recipe: Recipe, classes: Sequence[str]):
+    """What is trained, and the weights to start from, if any are named and not started from yet."""
+    from training.checkpoints import DIRECTORY, list_checkpoints
+    from training.initial import choose_labels, open_initial
+    from training.models import ModelRecord
+
+    model, run_flags = recipe.model, recipe.run
+    initial = None
+    if run_flags.init_checkpoint and list_checkpoints(files.join(run_flags.model_dir, DIRECTORY)):
+        # What the run has started from may be gone; all that it decided is written down.
+        num_outputs = ModelRecord.read(run_flags.model_dir).config.num_classes
+        model = dataclasses.replace(model, num_classes=model.num_classes or num_outputs)
+    else:
+        initial = open_initial(model, recipe.augmentation, run_flags, classes)
+    num_outputs, labels = choose_labels(model, classes, initial)
+    record = ModelRecord(
+        config=model.config(num_outputs),
+        labels=labels,
+        classes=classes,
+        input_range=recipe.augmentation.input_range,
+        evaluation_preprocessing=recipe.augmentation.eval_preprocessing,
+        weights="both" if recipe.optimization.ma_decay_rate else "raw",
     )
-    restored = trainer.restore()
-    # Only now is it certain that these settings go with what is there.
-    if devices.is_chief:
-        files.write_json(files.join(run_flags.model_dir, CONFIG), settings)
-        record.write(run_flags.model_dir)
-    with named_shard_errors(validation):
-        trainer.run(restored)
+    return record, initial
+
+
+def _alone(model_dir: str, devices) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second run out of the directory; of several workers the chief, which writes."""
+    if not devices.is_chief:
+        return contextlib.nullcontext()
+    return alone_in(
+        model_dir,
+        f"another process is training in {model_dir}: wait for its end, or use another --model_dir",
+    )
 
 
 def _make_models(recipe: Recipe, record, validation, devices):
@@ -244,32 +266,18 @@ def _require_same_classes(data: DataFlags, train, validation) -> None:
     )
 
 
-def _check_unchanged(run_flags: RunFlags, settings: dict[str, Any]) -> None:
-    """Refuses to go on with a run under other settings.
+def _require_agreement(recipe: Recipe, shards, devices) -> None:
+    """Makes sure that the workers are to train the same model on the same data.
 
     Raises:
-        UserError: it lists what has changed.
+        UserError: they are not; all workers raise it.
     """
-    path = files.join(run_flags.model_dir, CONFIG)
-    if run_flags.allow_changes or not files.exists(path):
-        return
-    written = files.read_json(path)
-    if "data_fingerprint" not in written:
+    if not devices.agree(recipe.crc32):
+        raise UserError("the workers do not agree: start all of them with the same flags")
+    if not devices.agree(shards.fingerprint):
         raise UserError(
-            f"{path} was written by an earlier version: give another --model_dir, or pass"
-            " --allow_changes"
-        )
-    now, before = settings_that_matter(settings), settings_that_matter(written)
-    # Through JSON, so that tuples and lists compare equal.
-    changed = [
-        f"{name} {before.get(name)} -> {value}"
-        for name, value in now.items()
-        if before.get(name) != (list(value) if isinstance(value, tuple) else value)
-    ]
-    if changed:
-        raise UserError(
-            f"{run_flags.model_dir} holds a run with other settings ({'; '.join(changed)}): give"
-            " another --model_dir, or pass --allow_changes"
+            f"the workers do not agree: their copies of split {recipe.data.train_split!r} differ"
+            f" (this one's, in {recipe.data.data_dir}, is {shards.fingerprint[:12]})"
         )
 
 

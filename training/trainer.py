@@ -109,8 +109,12 @@ class Trainer:
         self._seconds_a_step: float | None = None  # not known before the first call
         self._batches = None
 
-    def restore(self) -> bool:
+    def restore(self, judged_alike: bool = True) -> bool:
         """Goes to the newest checkpoint; False if there is none.
+
+        Args:
+            judged_alike: whether evaluations will find what those before found, or are by another
+                metric, or of other photos.
 
         Raises:
             UserError: none can be restored, or the workers do not agree.
@@ -123,14 +127,15 @@ class Trainer:
             )
         self._state.seed.assign(self._run.seed)
         self._history.go_back_to(self._epoch)
+        if not judged_alike:
+            self._history.compare_anew()
         self._saved_step = self._step if restored else -1
         # All must take the same decisions from here on, or they would wait for each other.
-        mine = [self._step, len(self._history.epochs), self._recipe.crc32]
-        if self._devices.total(mine) != [value * self._devices.num_workers for value in mine]:
+        if not self._devices.agree(self._step, len(self._history.epochs)):
             raise UserError(
                 f"the workers do not agree (this one is at step {self._step}, after"
                 f" {len(self._history.epochs)} epochs): --model_dir={self._run.model_dir} must be a"
-                " directory that all share, and all must have the same flags"
+                " directory that all share"
             )
         return restored is not None
 
@@ -200,7 +205,7 @@ class Trainer:
 
     def _has_stopped_improving(self) -> bool:
         patience = self._run.early_stop_epochs
-        since = evaluations_since_best(self._history.epochs, self._run.early_stop_metric)
+        since = evaluations_since_best(self._history.compared, self._run.early_stop_metric)
         return 0 < patience <= since
 
     def _log_place(self) -> None:
@@ -265,6 +270,12 @@ class Trainer:
         try:
             waited = self._run_steps(self._batches, tf.constant(count))
             return float(waited.numpy())
+        except tf.errors.ResourceExhaustedError as error:  # to begin again would be no better
+            raise UserError(
+                f"there is not memory enough for a step ({first_line(error)}): lower --batch_size"
+                f" (now {self._batch}), or raise --gradient_accumulation"
+                f" (now {self._recipe.optimization.gradient_accumulation})"
+            ) from None
         except tf.errors.OpError as error:
             if isinstance(error, _PEER_IS_GONE):
                 raise
@@ -321,13 +332,15 @@ class Trainer:
         loss = float(state.losses.numpy()[last - first_step])
         options = self._passed_over.without(self._input)
         batches = training_batches(self._train, options, self._position)
-        cause = find_cause(state, next(iter(batches)), self._record, self._recipe)
+        parts = self._devices.num_replicas * self._recipe.optimization.gradient_accumulation
+        cause = find_cause(state, next(iter(batches)), self._record, self._recipe, parts)
         told = f"training broke at step {last + 1}, where the loss is {loss:.4g}: {cause}"
         if self._run.on_nan == "stop" or self._rollbacks == _MOST_ROLLBACKS:
+            cure = f"Lower --lr (now {self._recipe.optimization.lr:g}) or lengthen --warmup_epochs"
+            if self._run.on_nan == "stop":
+                cure += ", or pass --on_nan=rollback"
             raise UserError(
-                f"{told}. Lower --lr (now {self._recipe.optimization.lr:g}), lengthen"
-                f" --warmup_epochs, or pass --on_nan=rollback; the last checkpoint in"
-                f" {self._run.model_dir} is from before"
+                f"{told}. {cure}; the last checkpoint in {self._run.model_dir} is from before"
             )
         scale = float(state.rate_scale.numpy())
         self.restore()
@@ -354,7 +367,9 @@ class Trainer:
         last = epoch + 1 >= self._recipe.optimization.epochs
         last |= self._position >= self._recipe.optimization.epochs * self._train.num_examples
         if self._validator and (last or (epoch + 1) % self._run.eval_every_epochs == 0):
+            self._save_before_compiling()
             averaged = raw = self._evaluate("averages")
+            self._stop.something_to_save()
             if state.averages:
                 raw = self._evaluate("raw")
             row |= as_metrics(averaged, raw)
@@ -362,9 +377,9 @@ class Trainer:
             counter.assign(tf.zeros_like(counter))
         # In this order: a row that no checkpoint follows is left out when the run is resumed.
         self._history.add_epoch(row)
-        if best_epoch(self._history.epochs, self._run.early_stop_metric) == (
-            len(self._history.epochs) - 1
-        ):
+        rows = self._history.compared
+        is_new_best = best_epoch(rows, self._run.early_stop_metric) == len(rows) - 1
+        if is_new_best:
             self._save_best()
         self._save()
         self._log.epoch(self._step, row, self._state)
@@ -414,6 +429,16 @@ class Trainer:
             f"stopped by {self._stop.signal_name or 'another worker'} at step {self._step}, all is"
             " saved: the same command goes on from there"
         )
+
+    def _save_before_compiling(self) -> None:
+        """Has a signal end the process at once while the first evaluation is compiled.
+
+        It may take longer than a scheduler waits, and it looks for no signal.
+        """
+        if not self._validator.has_begun:
+            if self._step != self._saved_step:
+                self._save()
+            self._stop.nothing_to_save()
 
     def _save(self) -> None:
         self._store.save(self._step)

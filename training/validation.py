@@ -64,6 +64,11 @@ class Validator:
         self._steps = self._make_steps()
         self._loaders: dict[str, Callable[[], None]] = {}
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has evaluated in this process, so that what it runs is compiled."""
+        return bool(self._loaders)
+
     def score(
         self, state: TrainState, which: str, stop: Callable[[], bool] = lambda: False
     ) -> Score | None:

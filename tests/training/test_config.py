@@ -14,12 +14,12 @@ from training.config import (
     OptimizationFlags,
     Recipe,
     RunFlags,
-    settings_that_matter,
 )
 from training.models import MobileNetV1Config, ModelRecord, build_model, make_config
 from training.models.archs import Pool, divisible_width, truncated_width
 from training.models.complexity import count_parameters
 from training.models.configs import CONFIGS
+from training.settings import settings_that_matter
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ def check_sizes(shards: Shards) -> Finding:
 def check_records(shards: Shards, examples: Sequence[int]) -> Finding:
     """Whether these records (places in the split) are whole, and their photos can be decoded."""
     for shard, record in (_locate(shards, place) for place in examples):
-        if reason := shards.check(shard, record):
+        try:
+            reason = shards.check(shard, record)
+        except UserError as error:
+            reason = str(error)
+        if reason:
             return Finding("records", ERROR, reason)
     return Finding("records", OK, f"{len(examples)} records drawn at random are whole")
 
