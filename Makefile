@@ -23,7 +23,7 @@ PY_BENCH    := $(VENV_BENCH)/bin/python
 READY_BENCH := $(VENV_BENCH)/.ready
 
 DATASET ?= demo
-WORK    ?= runs/$(notdir $(DATASET))
+WORK    ?= runs/$(notdir $(DATASET:%/=%))
 SPLIT   ?= validation
 INIT    ?=
 FLAGS   ?=

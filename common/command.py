@@ -14,8 +14,8 @@ A field may name an environment variable that gives its default where it is set:
 variables, variables before defaults. A command that hands options on to another program takes them
 behind a bare `--`; see `run`. Every command takes `--log_format`.
 
-Exit codes: 0 done, 1 the run failed, 2 the command line is wrong. A `UserError` is one line on
-standard error; any other exception is a bug and shows its traceback.
+Exit codes: 0 done, 1 the run failed, 2 the command line is wrong, 75 try the same again later. A
+`UserError` is one line on standard error; any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations

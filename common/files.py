@@ -315,6 +315,21 @@ def require_writable(path: str, flag: str) -> None:
         raise UserError(f"--{flag}={path} cannot be written to: {reason}") from None
 
 
+def require_outside(path: str, directory: str, flag: str) -> None:
+    """Makes sure that what is read does not lie in the directory that is to be replaced.
+
+    Raises:
+        UsageError: it does; the message names `flag`.
+    """
+    inside, outside = (
+        p if is_remote(p) else os.path.realpath(p) for p in (path, directory.rstrip("/"))
+    )
+    if f"{inside}/".startswith(f"{outside}/"):
+        raise UsageError(
+            f"--{flag}={directory} is to be replaced, and {path} lies in it: give another directory"
+        )
+
+
 def require_writable_file(path: str, flag: str) -> None:
     """As `require_writable`, for a file that is to be written or replaced.
 

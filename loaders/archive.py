@@ -84,7 +84,9 @@ def extract_checkpoint(
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk, not the archive
             raise
-        raise UserError(f"{archive} is damaged: {error}; delete it to download it anew") from None
+        raise UserError(
+            f"{archive} is damaged: {error}; delete it and {archive}.json to download it anew"
+        ) from None
     return os.path.join(directory, kept, name)
 
 

@@ -95,6 +95,7 @@ def convert(config: ConvertConfig) -> None:
         request = ModelRequest(config.model_name, config.width_multiplier, config.resolution)
     request = dataclasses.replace(request, quantization_aware=config.quantization_aware)
     checkpoint = open_checkpoint(path, request, weights)
+    files.require_outside(checkpoint.path, config.output_dir, "output_dir")
     with files.atomic_directory(config.output_dir, last=RECORD) as directory:
         if config.to == "tf1":
             _write_tf1(checkpoint, directory)

@@ -72,7 +72,8 @@ def plain_address(url: str) -> str:
 def _lock(path: str) -> Iterator[None]:
     """Lets one process at a time fetch `path`; another waits and finds it there."""
     with open(f"{path}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # where there are no locks, both fetch it
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

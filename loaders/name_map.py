@@ -29,7 +29,11 @@ def tf1_name(scope: str, weight: str) -> str:
     return f"{scope}/{layer.replace('.', '/')}/{words.get(word, word)}"
 
 
-_SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
+# TF1 names a slot after its optimizer, and numbers the second and the third.
+_SLOTS = (
+    *("RMSProp", "RMSProp_1", "RMSProp_2", "Momentum", "Adam", "Adam_1"),
+    *("Adagrad", "Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1"),
+)
 _RANGES = ("min", "max", "biased", "local_step")
 _COUNTERS = ("global_step", "beta1_power", "beta2_power", "fake_quantization_step")
 

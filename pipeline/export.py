@@ -108,6 +108,7 @@ def export(
         config.model_name, config.width_multiplier, config.resolution, config.quantization_aware
     )
     checkpoint = open_checkpoint(config.checkpoint_path, request, config.weights, manifest.classes)
+    files.require_outside(checkpoint.path, config.export_dir, "export_dir")
     names = choose_formats(config.formats, checkpoint.record.config.quantization_aware)
     metrics = _metrics(evaluation, config.evaluation, checkpoint) if evaluation else {}
     record = dataclasses.replace(

@@ -68,10 +68,10 @@ def run_line(config: RunConfig) -> None:
     _write_commands(stages)
     logging.info("experiment %s: %s", experiment.name, experiment.expectation)
     start = time.monotonic()
+    _set_aside_outdated_data(stages, config.work_dir)
     for number, stage in enumerate(stages, 1):
         title = f"[{number}/{len(stages)}] {stage.name}"
-        stamp = files.join(config.work_dir, "stages", f"{stage.name.replace(' ', '-')}.json")
-        before = files.read_json(stamp) if files.exists(stamp) else None
+        stamp, before = _stamp_of(stage, config.work_dir)
         asked = _what_is_asked(stage)
         if before and before["asked"] != asked:
             _set_aside(stage, config.work_dir)
@@ -169,6 +169,24 @@ def _is_there(written: dict[str, Any] | None, stage: Stage, work_dir: str) -> bo
 
 def _fingerprints(paths: tuple[str, ...]) -> dict[str, str | None]:
     return {path: files.fingerprint(path) for path in paths}
+
+
+def _stamp_of(stage: Stage, work_dir: str) -> tuple[str, dict[str, Any] | None]:
+    """The path of a stage's stamp, and what it says; None if there is none."""
+    path = files.join(work_dir, "stages", f"{stage.name.replace(' ', '-')}.json")
+    return path, files.read_json(path) if files.exists(path) else None
+
+
+def _set_aside_outdated_data(stages: list[Stage], work_dir: str) -> None:
+    """Moves all splits of photos that have changed out of the way, before one is built anew.
+
+    A split that is built beside an old one must have its classes.
+    """
+    for stage in stages:
+        stamp, before = _stamp_of(stage, work_dir)
+        if stage.folders and before and before["asked"] != (asked := _what_is_asked(stage)):
+            _set_aside(stage, work_dir)
+            files.write_json(stamp, {"asked": asked, "written": None})
 
 
 def _set_aside(stage: Stage, work_dir: str) -> None:

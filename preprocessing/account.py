@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import is_remote, sha256_of_file, write_json_lines
+from common.files import sha256_of_file, write_json_lines
 from common.labels import LabelNumbering
+from common.locks import alone_in
 from preprocessing import images, layout
 from preprocessing.duplicates import list_duplicates, list_shared_images
 from preprocessing.examples import LABEL_OFFSET
@@ -67,30 +65,13 @@ def account(data_dir: str, plan: Plan, max_rejected_fraction: float) -> Manifest
     )
     report(data_dir, manifest, tally.reasons_of(images.REPAIRED))
     require_few_rejected(data_dir, manifest, max_rejected_fraction)
-    with _alone_in(data_dir):
+    with alone_in(data_dir):  # builds of two splits that end together see each other
         others = [name for name in layout.find_splits(data_dir) if name != plan.split]
         list_shared_images(data_dir, plan.split, others)
         finished = [load_manifest(data_dir, name) for name in others]
         save_tfds_metadata(data_dir, [manifest, *finished])
         save_manifest(data_dir, manifest)
     return manifest
-
-
-@contextlib.contextmanager
-def _alone_in(data_dir: str) -> Iterator[None]:
-    """Builds of two splits that end together take turns, so that the later one sees the other.
-
-    Buckets have no such locks.
-    """
-    if is_remote(data_dir):
-        yield
-        return
-    folder = os.open(data_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def report(data_dir: str, manifest: Manifest, repaired: dict[str, int]) -> None:

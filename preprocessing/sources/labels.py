@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from common.errors import UsageError, UserError
 from common.files import is_remote, join, read_bytes
@@ -20,6 +20,7 @@ NUM_OFFICIAL = 50_000
 
 _OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _SYNSET = re.compile(r"n\d{8}")
+_NAMES_AN_IMAGE = re.compile(r"\.(jpe?g|png)\b", re.IGNORECASE)
 
 # Behind a class, as in the lists that Kaggle gives out for ImageNet: boxes, with the class of each.
 _BOXES = re.compile(r"(n\d{8})((?: \d+){4}(?: n\d{8})?)+ ?")
@@ -116,6 +117,12 @@ def _from_file(path: str, names: list[str]) -> dict[str, str]:
                 " needs a class name for each, in the order of the sorted file names, or lines"
                 " `file_name class`"
             )
+        if all(_NAMES_AN_IMAGE.search(line) for line in lines):
+            raise UserError(
+                f"--labels={path} names images, the first in {lines[0]!r}, but none of those that"
+                f" are there, such as {names[0]!r}: write the names as they are, in lines"
+                " `file_name class`"
+            )
         pairs = dict(zip(names, lines, strict=True))
     else:
         missing = [name for name in names if name not in pairs]
@@ -136,7 +143,7 @@ def _pairs(path: str, lines: list[str], names: list[str]) -> dict[str, str] | No
     images |= {name: name for name in names}
     pairs: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        first, _, class_name = _split(line)
+        first, class_name = _split(line, images)
         name = images.get(first)
         if name is None or not class_name:
             # A heading, or images of another set; where it is neither, an image will be missing.
@@ -149,16 +156,18 @@ def _pairs(path: str, lines: list[str], names: list[str]) -> dict[str, str] | No
     return pairs or None
 
 
-def _split(line: str) -> tuple[str, str, str]:
-    for separator in ("\t", ","):
-        if separator in line:
-            first, _, rest = line.partition(separator)
-            break
-    else:
-        first, _, rest = line.partition(" ")
+def _split(line: str, images: Container[str]) -> tuple[str, str]:
+    """Name and class; a name of `images` may have blanks, and then the longest one counts."""
+    separator = next((mark for mark in ("\t", ",") if mark in line), " ")
+    first, _, rest = line.partition(separator)
+    if separator == " ":
+        blanks = [match.start() for match in re.finditer(" ", line)]
+        ends = (end for end in reversed(blanks) if line[:end] in images)
+        end = next(ends, len(first))
+        first, rest = line[:end], line[end:]
     rest = rest.strip()
     boxes = _BOXES.fullmatch(rest)
-    return first.strip(), "", boxes[1] if boxes else rest
+    return first.strip(), boxes[1] if boxes else rest
 
 
 def _read_lines(path: str) -> list[str]:

@@ -156,7 +156,10 @@ def test_a_variable_without_a_place_is_named(tmp_path, variables, suffix):
 
 def test_variables_of_a_trainer_are_no_mistake(tmp_path, variables):
     name = "MobilenetV1/Conv2d_0/weights"
-    slots = {f"{name}/{slot}": variables[name] for slot in ("RMSProp", "RMSProp_1", "Momentum")}
+    slots = {
+        f"{name}/{slot}": variables[name]
+        for slot in ("RMSProp", "RMSProp_1", "Momentum", "Adagrad", "Ftrl_1")
+    }
     path = write_tf1(tmp_path / "x", variables | slots)
     checkpoint = Tf1Checkpoint(path)
     mapping = read_weights(checkpoint, build_model(CONFIG), CONFIG).mapping

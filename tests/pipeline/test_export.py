@@ -259,6 +259,22 @@ def test_a_new_export_takes_the_place_of_the_old_one(
     assert all(np.array_equal(value, trained[name]) for name, value in exported.items())
 
 
+def test_an_export_does_not_replace_the_checkpoint_that_it_is_made_of(
+    command, good_export, data_dir, tmp_path
+):
+    export_dir = tmp_path / "export"
+    shutil.copytree(good_export, export_dir)
+    before = contents(export_dir)
+    flags = {
+        "checkpoint_path": export_dir / "checkpoint",
+        "formats": "litert_float32",
+        "weights": "raw",
+    }
+    outcome = command("export", export_dir=export_dir, data_dir=data_dir, **flags)
+    assert outcome.code == 2 and "lies in it: give another directory" in outcome.err
+    assert contents(export_dir) == before
+
+
 def test_metrics_of_other_weights_are_refused(command, model_dir, data_dir, tmp_path):
     evaluation = tmp_path / "evaluation.json"
     flags = {"checkpoint_path": model_dir, "data_dir": data_dir}

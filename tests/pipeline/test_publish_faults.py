@@ -145,7 +145,7 @@ def test_a_line_that_stays_bad_is_one_line_and_the_next_run_goes_on(
 
     service.on_upload = on_upload
     code, line = refuses(export_dir=export, to=in_a_bucket, num_parallel=1)
-    assert code == 1 and "cannot be reached" in line
+    assert code == 75 and "cannot be reached" in line
     service.fail(None)
     service.on_upload = None
     with pytest.raises(UserError, match="nothing is published there"):

@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -230,6 +231,21 @@ def test_a_single_tree_is_split_into_two_that_share_no_photo(tmp_path, command, 
     assert not train & validation
     assert len(train | validation) == 90
     assert 5 <= len(validation) <= 36  # a fifth is asked for
+
+
+def test_a_class_that_is_added_has_all_splits_built_anew(tmp_path, command, monkeypatch):
+    """A split alone, beside an old one, would be refused: they must have the same classes."""
+    stop_at_training(monkeypatch)
+    photos, data = tmp_path / "photos", str(tmp_path / "work" / "data")
+    draw_folders(photos, 20)
+    assert command("run", **flags_of(tmp_path)).err.rstrip().endswith("stopped at training")
+    (photos / "cat").rename(tmp_path / "cat")
+    shutil.copytree(tmp_path / "cat", photos / "wolf")
+    outcome = command("run", **flags_of(tmp_path))
+    assert outcome.err.rstrip().endswith("stopped at training")
+    for split in ("train", "validation"):
+        classes = {key.partition("/")[0] for key in load_records(data, split)["key"]}
+        assert "wolf" in classes and "cat" not in classes
 
 
 def test_a_killed_stage_goes_on_where_it_was(tmp_path, command, monkeypatch):

@@ -111,6 +111,14 @@ def test_a_flat_folder_has_the_keys_of_class_folders(tmp_path, text):
     assert read_all(listing) == read_all(folders) == contents(tmp_path / "folders")
 
 
+def test_names_of_labelled_images_may_have_blanks(tmp_path):
+    names = ["IMG 1.jpg", "IMG 1 2.jpg", "c.jpg"]
+    source = flat(tmp_path / "flat", names)
+    labels = tmp_path / "labels"
+    labels.write_text("IMG 1.jpg red cat\nIMG 1 2.jpg dog\nc dog\n")
+    assert keys(source, labels) == ["dog/IMG 1 2.jpg", "dog/c.jpg", "red cat/IMG 1.jpg"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -119,6 +127,7 @@ def test_a_flat_folder_has_the_keys_of_class_folders(tmp_path, text):
         ("a.jpg cat\nb.jpg dog\n", "no line for c.jpg"),
         ("a.jpg cat\nb.jpg dog\nc.jpg cat\na.jpg dog\n", "line 4 says 'dog' of 'a.jpg'"),
         ("cat\n\ncat\ndog\n", "line 2 is empty"),
+        ("A.JPG cat\nB.JPG dog\nC.JPG cat\n", "names images, .* but none of those .* 'a.jpg'"),
         ("", "is empty"),
         ("a/b\ncat\ncat\n", "'a/b' cannot be a class"),
         ("n01440764\nn01443537\nn99999999\n", "n99999999 are not among ImageNet's"),
