@@ -243,11 +243,12 @@ class DistributionFlags:
     strategy: str = flag(
         "auto",
         help="auto: multi_worker where TF_CONFIG or CLUSTER_SPEC name several workers, mirrored"
-        " with several GPUs, tpu where there is one, else default (one device)",
+        " with several GPUs or virtual devices, tpu where there is one or one is named, else"
+        " default (one device)",
         choices=STRATEGIES,
     )
     num_virtual_devices: int = flag(
-        1, help="mirrored, without a GPU: parts that the CPU is cut into, to try distribution"
+        1, help="without a GPU: parts that the CPU is cut into, to try distribution"
     )
     tpu: str = flag("", help="tpu: name or address of the TPU; empty for the local one")
     precision: str = flag(

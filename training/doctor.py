@@ -148,7 +148,7 @@ def _findings(
             yield checks.check_records(
                 shards, checks.sample_of(shards.num_examples, _SAMPLED_RECORDS)
             )
-    batch = checks.check_batch(options, devices, shards.num_examples)
+    batch = checks.check_batch(recipe, devices, shards.num_examples)
     yield batch
     if batch.level != checks.ERROR:
         local = devices.num_replicas // devices.num_workers

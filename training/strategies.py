@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from common.errors import UsageError, UserError
-from training.config import DistributionFlags
+from training.config import DistributionFlags, Recipe
 from training.order import NEIGHBOURS
 
 # Vertex AI names the tasks of a job by worker pools; TensorFlow by roles. The third pool, of
@@ -164,6 +164,21 @@ class Devices:
         return summed
 
 
+def share_batch(recipe: Recipe, devices: Devices) -> int:
+    """Examples of a global batch that one replica gets under all the settings of a run.
+
+    Raises:
+        UsageError: the batch cannot be shared evenly, or in these parts.
+    """
+    parts = recipe.optimization.gradient_accumulation
+    if parts > 1 and recipe.distribution.sync_batch_norm and devices.num_replicas > 1:
+        raise UsageError(
+            "--gradient_accumulation and --sync_batch_norm do not go together on several replicas:"
+            " batch norm sees one part of a replica at a time"
+        )
+    return devices.replica_batch(recipe.optimization.batch_size, parts, recipe.augmentation.mixes)
+
+
 def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> Devices:
     """Makes the strategy that is asked for, or the one that suits what is there.
 
@@ -177,7 +192,7 @@ def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> 
         return dataclasses.replace(devices, is_evaluator=True)
     name = flags.strategy
     if name == "auto":
-        name = _suitable(cluster, environment)
+        name = _suitable(flags, cluster, environment)
     if cluster and len(cluster.workers) > 1 and name != "multi_worker":
         raise UsageError(
             f"--strategy={name}, but TF_CONFIG or CLUSTER_SPEC name {len(cluster.workers)} workers"
@@ -185,12 +200,15 @@ def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> 
     return _MAKERS[name](flags, cluster)
 
 
-def _suitable(cluster: Cluster | None, environment: Mapping[str, str]) -> str:
+def _suitable(
+    flags: DistributionFlags, cluster: Cluster | None, environment: Mapping[str, str]
+) -> str:
     if cluster and len(cluster.workers) > 1:
         return "multi_worker"
-    if tf.config.list_physical_devices("TPU") or environment.get("TPU_NAME"):
+    if flags.tpu or tf.config.list_physical_devices("TPU") or environment.get("TPU_NAME"):
         return "tpu"
-    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "default"
+    number = len(tf.config.list_physical_devices("GPU")) or flags.num_virtual_devices
+    return "mirrored" if number > 1 else "default"
 
 
 def _default(flags: DistributionFlags, cluster: Cluster | None) -> Devices:

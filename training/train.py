@@ -53,7 +53,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     from training import runtime
 
     runtime.start()
-    from training.strategies import choose_devices
+    from training.strategies import choose_devices, share_batch
 
     devices = choose_devices(recipe.distribution, os.environ)
     stop.take_handlers()
@@ -77,13 +77,8 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
         num_streams=data.num_streams,
         shuffle_window=data.shuffle_window,
     )
-    parts = optimization.gradient_accumulation
-    devices.replica_batch(optimization.batch_size, parts, recipe.augmentation.mixes)
-    if parts > 1 and recipe.distribution.sync_batch_norm and devices.num_replicas > 1:
-        raise UsageError(
-            "--gradient_accumulation and --sync_batch_norm do not go together on several replicas:"
-            " batch norm sees one part of a replica at a time"
-        )
+    share_batch(recipe, devices)
+    _require_stoppable(recipe)
     if run_flags.dry_run:
         from training.dry_run import describe
 
@@ -264,6 +259,20 @@ def _require_same_classes(data: DataFlags, train, validation) -> None:
         f" class lists ({len(train)} and {len(validation)} classes; {different[0]!r} is not in"
         " both, or at another place): build both with the same --classes=FILE"
     )
+
+
+def _require_stoppable(recipe: Recipe) -> None:
+    """Makes sure that the metric by which a run is to end early is ever known.
+
+    Raises:
+        UsageError: it is of an evaluation, and there is none.
+    """
+    run_flags = recipe.run
+    if run_flags.early_stop_epochs and not recipe.data.eval_split:
+        raise UsageError(
+            f"--early_stop_epochs={run_flags.early_stop_epochs} looks at"
+            f" {run_flags.early_stop_metric}: name an --eval_split"
+        )
 
 
 def _require_agreement(recipe: Recipe, shards, devices) -> None:

@@ -1,6 +1,7 @@
 """What a student learns from a teacher, and the teachers that do not fit."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -8,11 +9,18 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.labels import LabelNumbering
+from loaders.open import ModelRequest, open_checkpoint
+from tests.training.distribution import losses_of
+from tests.training.runs import flags_of
+from training.augmentation import prepare
 from training.checkpoints import DIRECTORY, write_weights
 from training.config import OptimizationFlags
 from training.distillation import Teacher, distillation_loss
+from training.input_pipeline import TrainingInput, training_batches
 from training.models import ModelRecord, build_model, make_config, named_variables
 from training.models.mobilenet import weights_of
+from training.shards import Shards
+from training.train import train
 
 from .conftest import TF1_CHECKPOINT
 
@@ -186,3 +194,59 @@ def test_a_teacher_that_does_not_fit_is_refused_in_one_line(saved, student, mess
 def test_a_teacher_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=f"--teacher_checkpoint: .*{re.escape(str(tmp_path))}/no"):
         teacher_of(tmp_path / "no", record_of(3))
+
+
+def test_a_run_with_a_teacher_has_the_loss_that_numpy_finds(drawn_data, finished, tmp_path):
+    """Of its first step, in which the student has its initial weights."""
+    weight, temperature = 0.3, 2.0
+    groups = flags_of(
+        drawn_data,
+        tmp_path,
+        model={"dropout_rate": 0.0},
+        data={"eval_split": ""},
+        optimization={
+            "epochs": 1,
+            "ma_decay_rate": 0.0,
+            "teacher_checkpoint": str(finished),
+            "distillation_weight": weight,
+            "distillation_temperature": temperature,
+        },
+        run={"keep_checkpoints": 10},
+    )
+    train(*groups)
+    options = TrainingInput(12, (32, 32), seed=0, augmentation=groups[2])
+    shards = Shards.open(drawn_data, "train")
+    batch = next(iter(training_batches(shards, options, 0)))
+    pixels, targets = prepare(
+        batch["images"], batch["class_index"], batch["key"], groups[2], 2, label_smoothing=0.0
+    )
+    student = open_checkpoint(str(tmp_path / "checkpoints" / "ckpt-0"), ModelRequest()).build()
+    teacher = open_checkpoint(str(finished), ModelRequest()).build()
+    ours = student(pixels, training=True).numpy()
+    theirs = teacher(pixels, training=False).numpy()
+    cross_entropy = -np.sum(targets.numpy() * np.log(softmax(ours)), axis=-1)
+    soft, wanted = softmax(ours / temperature), softmax(theirs / temperature)
+    divergence = temperature**2 * np.sum(wanted * (np.log(wanted) - np.log(soft)), axis=-1)
+    expected = np.mean((1 - weight) * cross_entropy + weight * divergence)
+    assert losses_of(tmp_path)[0] == pytest.approx(expected, rel=1e-4)
+    assert abs(expected - np.mean(cross_entropy)) > 0.01
+
+
+def test_another_teacher_is_another_run(drawn_data, tmp_path):
+    """The directory is the same, but its newest checkpoint is not."""
+    teacher = tmp_path / "teacher"
+    save(record_of(2, ("blue", "red")), teacher)
+    groups = flags_of(
+        drawn_data,
+        tmp_path / "run",
+        data={"eval_split": ""},
+        optimization={"epochs": 1, "teacher_checkpoint": str(teacher)},
+    )
+    train(*groups)
+    train(*groups)  # it goes on with the same one
+    shutil.rmtree(teacher / DIRECTORY)
+    other = build_model(record_of(2, ("blue", "red")).config)
+    weights = {name: variable.numpy() + 0.1 for name, variable in weights_of(other).items()}
+    write_weights(str(teacher / DIRECTORY), weights)
+    with pytest.raises(UserError, match=r"teacher_fingerprint .* -> .*--allow_changes"):
+        train(*groups)

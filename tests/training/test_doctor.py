@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from common.errors import UserError
+from tests.training.runs import flags_of
 from training.config import (
     AugmentationFlags,
     DataFlags,
@@ -238,17 +239,20 @@ def test_the_sample_is_spread_over_the_split():
 
 
 @pytest.mark.parametrize(
-    ("options", "level"),
+    ("changes", "level"),
     [
-        ({"batch_size": 8}, OK),
-        ({"batch_size": 8, "gradient_accumulation": 4}, OK),
-        ({"batch_size": 8, "gradient_accumulation": 3}, ERROR),
-        ({"batch_size": 80}, WARNING),
+        ({"optimization": {"batch_size": 8}}, OK),
+        ({"optimization": {"batch_size": 9}}, OK),
+        ({"optimization": {"batch_size": 9}, "augmentation": {"mixup_alpha": 0.2}}, ERROR),
+        ({"optimization": {"batch_size": 8, "gradient_accumulation": 4}}, OK),
+        ({"optimization": {"batch_size": 8, "gradient_accumulation": 3}}, ERROR),
+        ({"optimization": {"batch_size": 80}}, WARNING),
     ],
 )
-def test_the_batch_must_be_shared_evenly(options, level):
+def test_the_batch_must_be_shared_evenly(changes, level):
     devices = Devices(tf.distribute.get_strategy())
-    assert checks.check_batch(OptimizationFlags(**options), devices, 40).level == level
+    recipe = Recipe(*flags_of("data", "run", **changes))
+    assert checks.check_batch(recipe, devices, 40).level == level
 
 
 def test_the_rule_for_replicas_is_that_of_training():
@@ -256,9 +260,12 @@ def test_the_rule_for_replicas_is_that_of_training():
         num_replicas = 4
 
     devices = OfFour(tf.distribute.get_strategy())
-    finding = checks.check_batch(OptimizationFlags(batch_size=12), devices, 40)
+    of_12, of_16 = (
+        Recipe(*flags_of("data", "run", optimization={"batch_size": size})) for size in (12, 16)
+    )
+    finding = checks.check_batch(of_12, devices, 40)
     assert finding.level == ERROR and "multiple of 8" in finding.text
-    assert checks.check_batch(OptimizationFlags(batch_size=16), devices, 40).level == OK
+    assert checks.check_batch(of_16, devices, 40).level == OK
 
 
 def decays(decay, epochs, ma_decay=0.9999):

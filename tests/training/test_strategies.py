@@ -5,6 +5,7 @@ import json
 import pytest
 
 from common.errors import UsageError, UserError
+from training import strategies
 from training.config import DistributionFlags
 from training.strategies import Devices, choose_devices, read_cluster
 
@@ -126,6 +127,16 @@ def test_one_device_is_the_default():
     devices = choose_devices(DistributionFlags(), tf_config(worker=HOSTS[:1]))
     assert (devices.num_replicas, devices.num_workers, devices.is_chief) == (1, 1, True)
     assert devices.total([3.0, 4.0]) == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [({}, "default"), ({"num_virtual_devices": 2}, "mirrored"), ({"tpu": "a-name"}, "tpu")],
+)
+def test_auto_is_what_the_flags_ask_for(monkeypatch, flags, name):
+    monkeypatch.setattr(strategies, "_MAKERS", dict(strategies._MAKERS))
+    monkeypatch.setitem(strategies._MAKERS, name, lambda *_: name)
+    assert choose_devices(DistributionFlags(**flags), {}) == name
 
 
 class FourReplicas:

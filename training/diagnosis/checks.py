@@ -112,17 +112,15 @@ def sample_of(num_examples: int, count: int, seed: int = 0) -> list[int]:
     return [int(rng.integers(edges[i], max(edges[i] + 1, edges[i + 1]))) for i in range(count)]
 
 
-def check_batch(optimization: OptimizationFlags, devices: Devices, num_examples: int) -> Finding:
-    """Whether the global batch can be shared by the replicas."""
-    batch = optimization.batch_size
+def check_batch(recipe: Recipe, devices: Devices, num_examples: int) -> Finding:
+    """Whether the global batch can be shared by the replicas, by the rule of training."""
+    from training.strategies import share_batch
+
+    batch = recipe.optimization.batch_size
     try:
-        share = devices.replica_batch(batch)
+        share = share_batch(recipe, devices)
     except UserError as error:
         return Finding("batch", ERROR, str(error))
-    parts = optimization.gradient_accumulation
-    if share % parts:
-        text = f"a replica's {share} examples cannot be cut into --gradient_accumulation={parts}"
-        return Finding("batch", ERROR, text)
     if batch > num_examples:
         text = f"--batch_size={batch} is more than the {num_examples} examples there are"
         return Finding("batch", WARNING, text)
