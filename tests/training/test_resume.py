@@ -151,3 +151,43 @@ def test_another_model_can_not_take_up_the_checkpoints(copy, drawn_data):
     changes = {"model": {"width_multiplier": 0.5}, "run": {"allow_changes": True}}
     with pytest.raises(UserError, match="can be restored under these settings"):
         train(*flags_of(drawn_data, copy, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "augmentation": {
+                "augmentation": "randaugment",
+                "mixup_alpha": 0.2,
+                "cutmix_alpha": 1.0,
+                "random_erasing": 0.3,
+            },
+            "optimization": {
+                "optimizer_name": "rmsprop",
+                "gradient_accumulation": 2,
+                "clip_gradient_norm": 1.0,
+            },
+        },
+        {"distribution": {"precision": "float16"}},
+    ],
+    ids=["all that is random", "scaled loss"],
+)
+def test_whatever_is_switched_on_a_resumed_run_ends_with_the_same_bits(
+    drawn_data, tmp_path, changes
+):
+    changes = {"data": {"eval_split": ""}, "run": {"keep_checkpoints": 100}} | changes
+    changes["run"] = changes["run"] | {"checkpoint_every_steps": 3}
+    whole, piece = tmp_path / "whole", tmp_path / "piece"
+    train(*flags_of(drawn_data, whole, **changes))
+    shutil.copytree(whole, piece)
+    for prefix in list_checkpoints(str(piece / "checkpoints"))[2:]:
+        for path in (piece / "checkpoints").glob(f"{os.path.basename(prefix)}.*"):
+            path.unlink()
+    (piece / "checkpoints" / "checkpoint").unlink()
+    train(*flags_of(drawn_data, piece, **changes))
+    assert_same_end(whole, piece)
+    if "distribution" in changes:
+        end = variables_of(list_checkpoints(str(piece / "checkpoints"))[-1])
+        (scale,) = (value for name, value in end.items() if "/loss_scale/" in name)
+        assert scale > 1.0
