@@ -262,6 +262,20 @@ class DistributionFlags:
 
     def __post_init__(self):
         _require(self, ("num_virtual_devices", "at least 1", self.num_virtual_devices >= 1))
+        self._require_used("num_virtual_devices", self.num_virtual_devices > 1, "mirrored")
+        self._require_used("tpu", bool(self.tpu), "tpu")
+
+    def _require_used(self, name: str, is_given: bool, strategy: str) -> None:
+        """Makes sure that a strategy that is chosen heeds the flag `name`; auto chooses by it.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if is_given and self.strategy not in ("auto", strategy):
+            raise UsageError(
+                f"--{name}={getattr(self, name)} has no effect with --strategy={self.strategy}:"
+                f" take --strategy={strategy}, or leave --{name} out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""What a run would be, without running it: its size, its steps, and what they need."""
+"""What a run would be, without running it: all settings, its size, its steps, what they need."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.config import OptimizationFlags, Recipe
 from training.models.complexity import convolutions, count_macs, count_parameters
@@ -22,13 +24,18 @@ SLOTS = {"sgd": 0, "momentum": 1, "rmsprop": 2, "adam": 2, "adamw": 2, "lamb": 2
 
 _FLOAT_BYTES = 4
 
+# Of the settings: the names of groups, those of flags, a column with its value.
+_MARGIN = 13
+_NAME_WIDTH = 24
+_CELL_WIDTH = 45
+
 # TensorFlow's peak in a training step, over what all convolutions put out: their outputs, those of
 # batch norm and activation, and gradients on their way back.
 _COPIES_OF_ACTIVATIONS = 3.0
 
 
 def describe(recipe: Recipe, record: ModelRecord, shards: Shards, devices: Devices) -> str:
-    """A table of what would be trained: model, steps, devices, memory, checkpoints, rates.
+    """All settings, and a table of what they make: model, steps, devices, memory, rates.
 
     Args:
         recipe: all flags.
@@ -43,7 +50,26 @@ def describe(recipe: Recipe, record: ModelRecord, shards: Shards, devices: Devic
         *_rows_of_memory(recipe, record, shards, devices),
         *_rows_of_rates(recipe.optimization, shards.num_examples),
     ]
-    return _table(rows)
+    settings = settings_table(recipe, record.config)
+    return f"all settings, * where it is not the default:\n\n{settings}\n\n{_table(rows)}"
+
+
+def settings_table(recipe: Recipe, config: MobileNetConfig) -> str:
+    """Every flag with the value that it has in the run, by groups, in columns read downwards.
+
+    Args:
+        recipe: all flags.
+        config: the model, which knows what flags left to it.
+    """
+    left_alone = _left_alone(recipe, config)
+    lines = []
+    for place in dataclasses.fields(recipe):
+        group = getattr(recipe, place.name)
+        cells = [_cell(group, field, left_alone) for field in dataclasses.fields(group)]
+        rows = _in_columns(cells)
+        names = [place.name, *[""] * (len(rows) - 1)]
+        lines += [f"{name:<{_MARGIN}}{row}" for name, row in zip(names, rows, strict=True)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def num_steps(optimization: OptimizationFlags, num_examples: int) -> int:
@@ -70,13 +96,33 @@ def best_bytes(config: MobileNetConfig) -> int:
     return 2 * 2 * _FLOAT_BYTES * count_parameters(config).total
 
 
-def step_bytes(config: MobileNetConfig, optimization: OptimizationFlags, batch: int) -> int:
-    """About the memory that a float32 step on a batch of so many images takes at its peak."""
+def step_bytes(
+    config: MobileNetConfig,
+    optimization: OptimizationFlags,
+    batch: int,
+    teacher: MobileNetConfig | None = None,
+) -> int:
+    """About the memory that a float32 step on a batch of so many images takes at its peak.
+
+    Args:
+        config: the model.
+        optimization: how it is trained.
+        batch: images of one replica.
+        teacher: the model whose outputs are learnt, if there is one.
+    """
     outputs = sum(c.positions * c.channels for c in convolutions(config))
     part = -(-batch // optimization.gradient_accumulation)
     gradients = count_parameters(config).trainable * _FLOAT_BYTES
     activations = _COPIES_OF_ACTIVATIONS * part * outputs * _FLOAT_BYTES
-    return round(activations) + gradients + checkpoint_bytes(config, optimization)
+    own = round(activations) + gradients + checkpoint_bytes(config, optimization)
+    return own + (_teacher_bytes(teacher, part) if teacher else 0)
+
+
+def _teacher_bytes(config: MobileNetConfig, batch: int) -> int:
+    """Memory that only computes: the weights, and one layer's outputs, as none are kept."""
+    largest = max(c.positions * c.channels for c in convolutions(config))
+    activations = _COPIES_OF_ACTIVATIONS * batch * largest * _FLOAT_BYTES
+    return round(activations) + count_parameters(config).total * _FLOAT_BYTES
 
 
 def learning_rates(optimization: OptimizationFlags, num_examples: int) -> dict[float, float]:
@@ -103,6 +149,49 @@ def epochs_to_show(optimization: OptimizationFlags) -> list[float]:
     elif optimization.learning_scheduler_name != "constant":
         turns |= {round(last * part / 4, 2) for part in (1, 2, 3)}
     return sorted(turns)
+
+
+def _left_alone(recipe: Recipe, config: MobileNetConfig) -> dict[str, Any]:
+    """What flags stand for that were left alone: the model's or the optimizer's own value."""
+    options = recipe.optimization
+    has_squares = SLOTS[options.optimizer_name] > 1  # gradients', whose mean these two are about
+    return {
+        "num_classes": config.num_classes,
+        "dropout_rate": config.dropout_rate,
+        "batch_norm_decay": config.batch_norm_decay,
+        "std_weight_decay": config.weight_decay,
+        "truncated_normal_stddev": config.stddev,
+        "op_decay_rate": options.decay_rate if has_squares else None,
+        "op_epsilon": options.epsilon if has_squares else None,
+        "log_dir": recipe.run.logs,
+    }
+
+
+def _cell(group: Any, field: dataclasses.Field, left_alone: dict[str, Any]) -> str:
+    value = getattr(group, field.name)
+    is_changed = field.default not in (value, dataclasses.MISSING)
+    shown = _shown(left_alone.get(field.name) if value in (None, "") else value)
+    return f"{'*' if is_changed else ' '}{field.name:<{_NAME_WIDTH}} {shown}"
+
+
+def _shown(value: Any) -> str:
+    """A value as on the command line, but for words where it is no word."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return "-" if value in (None, "") else str(value)
+
+
+def _in_columns(cells: list[str]) -> list[str]:
+    """Cells in two columns; those that are too wide, as paths are, come first and by themselves."""
+    narrow = [cell for cell in cells if len(cell) < _CELL_WIDTH]
+    half = -(-len(narrow) // 2)
+    pairs = itertools.zip_longest(narrow[:half], narrow[half:], fillvalue="")
+    wide = [cell for cell in cells if len(cell) >= _CELL_WIDTH]
+    return wide + [f"{left:<{_CELL_WIDTH}}{right}" for left, right in pairs]
 
 
 def _rows_of_model(record: ModelRecord) -> list[tuple[str, str]]:
@@ -178,9 +267,12 @@ def _rows_of_memory(recipe: Recipe, record, shards, devices) -> list[tuple[str, 
     )
     share = devices.replica_batch(options.batch_size)
     one = checkpoint_bytes(config, options)
+    step = f"about {bytes_in_words(step_bytes(config, options, share))} a replica"
+    if options.teacher_checkpoint:  # which is not read here
+        step += ", and what the teacher takes"
     return [
         ("input memory", note),
-        ("step memory", f"about {bytes_in_words(step_bytes(config, options, share))} a replica"),
+        ("step memory", step),
         (
             "a checkpoint",
             f"{bytes_in_words(one)} ({one:,} bytes), the newest {recipe.run.keep_checkpoints} are"

@@ -24,6 +24,7 @@ from training.order import NEIGHBOURS
 # parameter or reduction servers, is left out: TensorFlow would wait for them.
 _POOLS = {"workerpool0": "chief", "workerpool1": "worker", "workerpool3": "evaluator"}
 _CHIEFS = ("chief", "worker")
+_OF_THE_CLUSTER = ("TF_CONFIG", "CLUSTER_SPEC")  # the first that is set counts
 _EVALUATOR = "evaluator"
 
 
@@ -50,7 +51,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     Raises:
         UserError: the variable cannot be understood, or this process is no worker in it.
     """
-    variable = next((v for v in ("TF_CONFIG", "CLUSTER_SPEC") if environment.get(v)), None)
+    variable = next((v for v in _OF_THE_CLUSTER if environment.get(v)), None)
     if variable is None:
         return None
     try:
@@ -77,6 +78,11 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     place = index + (len(cluster.get("chief", [])) if role == "worker" else 0)
     trains = {name: cluster[name] for name in _CHIEFS if cluster.get(name)}
     return Cluster(tuple(workers), place, {**config, "cluster": trains})
+
+
+def without_cluster(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is to be no worker of a cluster."""
+    return {k: v for k, v in environment.items() if k not in _OF_THE_CLUSTER}
 
 
 def _from_pools(config: dict) -> dict:
@@ -187,8 +193,8 @@ def choose_devices(flags: DistributionFlags, environment: Mapping[str, str]) -> 
     """
     cluster = read_cluster(environment)
     if cluster and cluster.is_evaluator:
-        alone = {k: v for k, v in environment.items() if k not in ("TF_CONFIG", "CLUSTER_SPEC")}
-        devices = choose_devices(dataclasses.replace(flags, strategy="auto"), alone)
+        alone = dataclasses.replace(flags, strategy="auto")
+        devices = choose_devices(alone, without_cluster(environment))
         return dataclasses.replace(devices, is_evaluator=True)
     name = flags.strategy
     if name == "auto":

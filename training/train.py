@@ -66,8 +66,8 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
     shards = open_split(data, data.train_split)
     validation = open_split(data, data.eval_split) if data.eval_split else None
     if validation:
-        _require_same_classes(data, shards.classes, validation.classes)
-    record, initial = _make_record(recipe, shards.classes)
+        require_same_classes(data, shards.classes, validation.classes)
+    record, initial = make_record(recipe, shards.classes)
     # All that can be wrong with flags and data is found before anything is written.
     training_input = TrainingInput(
         batch_size=optimization.batch_size,
@@ -78,7 +78,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
         shuffle_window=data.shuffle_window,
     )
     share_batch(recipe, devices)
-    _require_stoppable(recipe)
+    require_stoppable(recipe)
     if run_flags.dry_run:
         from training.dry_run import describe
 
@@ -127,7 +127,7 @@ def _train(recipe: Recipe, stop: stopping.StopRequest) -> None:
             trainer.run(restored)
 
 
-def _make_record(recipe: Recipe, classes: Sequence[str]):
+def make_record(recipe: Recipe, classes: Sequence[str]):
     """What is trained, and the weights to start from, if any are named and not started from yet."""
     from training.checkpoints import DIRECTORY, list_checkpoints
     from training.initial import choose_labels, open_initial
@@ -243,7 +243,7 @@ def _log_start(recipe: Recipe, record, shards, devices, num_parameters: int) -> 
                 logging.warning("%s: %s", finding.check, finding.text)
 
 
-def _require_same_classes(data: DataFlags, train, validation) -> None:
+def require_same_classes(data: DataFlags, train, validation) -> None:
     """Makes sure that a class index means the same in both splits.
 
     Raises:
@@ -261,7 +261,7 @@ def _require_same_classes(data: DataFlags, train, validation) -> None:
     )
 
 
-def _require_stoppable(recipe: Recipe) -> None:
+def require_stoppable(recipe: Recipe) -> None:
     """Makes sure that the metric by which a run is to end early is ever known.
 
     Raises:

@@ -7,6 +7,7 @@ from common.command import parse, to_flags
 from common.errors import UsageError
 from training.config import (
     FLAG_GROUPS,
+    STRATEGIES,
     AugmentationFlags,
     DataFlags,
     DistributionFlags,
@@ -210,6 +211,25 @@ def test_stepwise_needs_its_boundaries():
     with pytest.raises(UsageError, match="stepwise needs --lr_boundaries=30,60"):
         OptimizationFlags(learning_scheduler_name="stepwise")
     OptimizationFlags(learning_scheduler_name="stepwise", lr_boundaries=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("fields", "heeds"),
+    [
+        ({"num_virtual_devices": 4}, "mirrored"),
+        ({"tpu": "a-name"}, "tpu"),
+    ],
+)
+def test_a_flag_that_the_strategy_does_not_heed_is_refused(fields, heeds):
+    ((name, value),) = fields.items()
+    for strategy in STRATEGIES:
+        if strategy in ("auto", heeds):
+            DistributionFlags(strategy, **fields)
+            continue
+        told = f"--{name}={value} has no effect with --strategy={strategy}: take --strategy={heeds}"
+        with pytest.raises(UsageError, match=told):
+            DistributionFlags(strategy, **fields)
+        DistributionFlags(strategy)
 
 
 COMMAND_LINE = ["train", "--data_dir=data", "--model_dir=run"]

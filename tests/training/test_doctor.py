@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.command import parse, to_flags
 from common.errors import UserError
+from common.labels import LabelNumbering
+from tests.training.conftest import TF1_CHECKPOINT
 from tests.training.runs import flags_of
+from training import strategies
+from training.checkpoints import CheckpointStore
 from training.config import (
+    FLAG_GROUPS,
     AugmentationFlags,
     DataFlags,
     DistributionFlags,
@@ -26,7 +32,11 @@ from training.diagnosis.checks import ERROR, OK, WARNING
 from training.diagnosis.other_settings import Setting, settings_to_try
 from training.diagnosis.show import bar
 from training.diagnosis.verdict import Measurements, binding_stage, cores_in_words, verdict
+from training.distillation import Teacher
+from training.doctor import DoctorFlags, ExaminedRunFlags, examine
+from training.models import ModelRecord
 from training.readers import open_split
+from training.state import TrainState
 from training.strategies import Devices
 
 # A machine with an accelerator, whose input is four times as fast as it need be.
@@ -39,6 +49,11 @@ FAST = Measurements(
     cores=8,
     batch_size=64,
     shares_cores=False,
+)
+
+
+RECORD = ModelRecord(
+    ModelFlags(resolution=32).config(7), LabelNumbering(7, 0), classes=tuple("abcdefg")
 )
 
 
@@ -136,18 +151,21 @@ def test_what_is_tried_is_what_is_not_set(monkeypatch):
 
 def test_a_setting_is_tried_in_a_process_that_has_it(monkeypatch):
     shown = "int(os.environ['FACTOR']) * int('--precision=bfloat16' in sys.argv)"
-    words = "'--num_classes=7' in sys.argv and 'TF_CONFIG' not in os.environ"
-    code = f"import os, sys; print('images a second:', {shown} * int({words}))"
+    words = (
+        "len(json.load(open(path + '/model.json'))['classes']) * ('TF_CONFIG' not in os.environ)"
+    )
+    path = "(path,) = [word[9:] for word in sys.argv if word.startswith('--record=')]"
+    code = f"import json, os, sys; {path}; print('images a second:', {shown} * {words})"
     monkeypatch.setattr(other_settings, "_CODE", code)
     monkeypatch.setenv("TF_CONFIG", "{}")
     setting = Setting("--precision=bfloat16", {"FACTOR": "42"}, "bfloat16")
-    assert other_settings.rate_under(setting, recipe_of("data"), 7, 1.0) == 42
+    assert other_settings.rate_under(setting, recipe_of("data"), RECORD, 1.0) == 7 * 42
 
 
 def test_why_a_setting_does_not_run_is_told(monkeypatch):
     monkeypatch.setattr(other_settings, "_CODE", "import sys; sys.exit('no such kernel')")
     with pytest.raises(UserError, match="with A=1 the step does not run here: no such kernel"):
-        other_settings.rate_under(Setting("A=1", {}), recipe_of("data"), 7, 1.0)
+        other_settings.rate_under(Setting("A=1", {}), recipe_of("data"), RECORD, 1.0)
 
 
 def recipe_of(data_dir, model_dir="", precision="float32", **optimization) -> Recipe:
@@ -199,6 +217,10 @@ def test_whole_data_passes(drawn_data):
         checks.check_sizes(open_split(DataFlags(drawn_data), "train[10%:60%]")),
     ):
         assert finding.level == OK, finding
+    of_evaluation = checks.check_split(shards, 4, deep=True, what="evaluation")
+    assert [(finding.check, finding.level) for finding in of_evaluation] == [
+        ("evaluation shards", OK), ("evaluation records", OK), ("evaluation records", OK),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -320,16 +342,36 @@ def test_rates_are_counts_over_time():
     assert batch["images"].shape == (4, 16, 16, 3) and np.max(batch["class_index"]) < 3
 
 
-def test_an_examination_measures_everything_and_keeps_it(drawn_data, tmp_path, capsys):
-    from training.doctor import DoctorFlags, examine
+def groups_of(data_dir, model_dir="", **changes) -> list:
+    """The six groups of flags as the doctor takes them."""
+    *groups, run = flags_of(data_dir, model_dir, **changes)
+    return [*groups, ExaminedRunFlags(**dataclasses.asdict(run))]
 
+
+def teacher_of(recipe: Recipe, directory) -> str:
+    """The checkpoint of a model that has learnt nothing yet."""
+    record = ModelRecord(recipe.model.config(2), LabelNumbering(2, 0), ("blue", "red"))
+    items = TrainState(record.config, recipe.optimization).checkpoint_items()
+    CheckpointStore(str(directory), items).save(1)
+    record.write(str(directory))
+    return str(directory / "ckpt-1")
+
+
+def test_an_examination_measures_everything_and_keeps_it(drawn_data, tmp_path, capsys, monkeypatch):
+    asked, mixed = [], Teacher.mixed
+    monkeypatch.setattr(Teacher, "mixed", lambda *args: asked.append(args) or mixed(*args))
     output = tmp_path / "found.json"
-    recipe = recipe_of(drawn_data, epochs=1)
-    flags = DoctorFlags(
-        model_dir=str(tmp_path / "run"), seconds=0.2, output=str(output), try_settings=False
+    teacher = teacher_of(recipe_of(drawn_data), tmp_path / "teacher")
+    groups = groups_of(
+        drawn_data,
+        tmp_path / "run",
+        optimization={"batch_size": 8, "epochs": 1, "teacher_checkpoint": teacher},
     )
-    assert examine(*recipe.groups[:5], flags) == 0
+    flags = DoctorFlags(seconds=0.2, output=str(output), try_settings=False)
+    assert examine(*groups, flags) == 0
+    assert asked  # while the step was traced, which is measured
     found = json.loads(output.read_text())
+    assert "each step asks a teacher: mobilenet_v1, width 0.25" in found["notes"]
     measured = found["measured"]
     assert all(measured[stage] > 0 for stage in ("read", "decode", "augment", "step", "host"))
     assert measured["cores"] == len(os.sched_getaffinity(0))
@@ -337,7 +379,8 @@ def test_an_examination_measures_everything_and_keeps_it(drawn_data, tmp_path, c
     assert measured["host"] < 1.5 * min(measured["augment"], measured["step"])
     levels = {check["check"]: check["level"] for check in found["checks"]}
     assert levels == {
-        "disk": OK, "shards": OK, "records": OK, "batch": OK, "memory": OK,
+        "disk": OK, "shards": OK, "records": OK, "evaluation shards": OK,
+        "evaluation records": OK, "batch": OK, "memory": OK,
         "batch norm decay": WARNING, "averages": OK,
     }  # fmt: skip
     text = capsys.readouterr().out
@@ -346,11 +389,56 @@ def test_an_examination_measures_everything_and_keeps_it(drawn_data, tmp_path, c
 
 
 def test_what_would_stop_a_run_is_told_before_anything_is_measured(damaged, tmp_path, caplog):
-    from training.doctor import DoctorFlags, examine
-
     output = tmp_path / "found.json"
     (damaged / "train-00001-of-00003").unlink()
-    flags = DoctorFlags(output=str(output))
-    assert examine(*recipe_of(damaged).groups[:5], flags) == 1
-    assert "train-00001-of-00003 is missing" in caplog.text
+    changes = {"optimization": {"batch_size": 9}, "augmentation": {"mixup_alpha": 0.2}}
+    assert examine(*groups_of(damaged, **changes), DoctorFlags(output=str(output))) == 1
+    told = f"{damaged / 'train-00001-of-00003'} is missing: build or copy it anew"
+    for check in ("shards", "evaluation shards"):  # both splits are of these files
+        assert f"{check}: {told}" in caplog.messages
+    assert any(message.startswith("batch: --batch_size=9") for message in caplog.messages)
     assert json.loads(output.read_text())["measured"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": {"eval_split": "validation"}}, "no finished split 'validation'"),
+        (
+            {"data": {"eval_split": ""}, "run": {"early_stop_epochs": 2}},
+            "--early_stop_epochs=2 .* name an --eval_split",
+        ),
+        ({"run": {"init_checkpoint": "/nowhere"}}, "there is no checkpoint /nowhere"),
+        (
+            {"optimization": {"teacher_checkpoint": str(TF1_CHECKPOINT)}},
+            "--teacher_checkpoint: .* the model has 17 outputs",
+        ),
+    ],
+)
+def test_what_training_refuses_the_doctor_refuses_in_its_words(drawn_data, changes, told):
+    with pytest.raises(UserError, match=told):
+        examine(*groups_of(drawn_data, **changes), DoctorFlags())
+
+
+def test_the_doctor_takes_every_flag_of_training():
+    words = ["--data_dir=data", "--model_dir=run", "--seed=7", "--log_dir=logs", "--dry_run"]
+    groups = parse(["train", *words], *FLAG_GROUPS)
+    *others, run, doctor = parse(
+        ["doctor", *words], *FLAG_GROUPS[:5], ExaminedRunFlags, DoctorFlags
+    )
+    assert [*others, run.of_training] == groups and doctor == DoctorFlags()
+    (nowhere,) = parse(["doctor"], ExaminedRunFlags)
+    assert nowhere.model_dir == "" and to_flags(nowhere.of_training) == ["--model_dir="]
+
+
+def test_the_doctor_looks_at_this_machine_and_the_tpu_that_the_environment_names(
+    drawn_data, monkeypatch
+):
+    def no_tpu(flags, cluster):
+        raise UserError("the TPU is asked for")
+
+    monkeypatch.setattr(strategies, "_MAKERS", {"tpu": no_tpu})
+    monkeypatch.setenv("TPU_NAME", "a-name")
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
+    with pytest.raises(UserError, match="the TPU is asked for"):
+        examine(*groups_of(drawn_data), DoctorFlags())

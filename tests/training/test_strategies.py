@@ -7,7 +7,7 @@ import pytest
 from common.errors import UsageError, UserError
 from training import strategies
 from training.config import DistributionFlags
-from training.strategies import Devices, choose_devices, read_cluster
+from training.strategies import Devices, choose_devices, read_cluster, without_cluster
 
 HOSTS = ["a:1", "b:1", "c:1"]
 
@@ -130,13 +130,23 @@ def test_one_device_is_the_default():
 
 
 @pytest.mark.parametrize(
-    ("flags", "name"),
-    [({}, "default"), ({"num_virtual_devices": 2}, "mirrored"), ({"tpu": "a-name"}, "tpu")],
+    ("flags", "environment", "name"),
+    [
+        ({}, {}, "default"),
+        ({"num_virtual_devices": 2}, {}, "mirrored"),
+        ({"tpu": "a-name"}, {}, "tpu"),
+        ({}, {"TPU_NAME": "a-name"}, "tpu"),
+    ],
 )
-def test_auto_is_what_the_flags_ask_for(monkeypatch, flags, name):
+def test_auto_is_what_flags_and_environment_ask_for(monkeypatch, flags, environment, name):
     monkeypatch.setattr(strategies, "_MAKERS", dict(strategies._MAKERS))
     monkeypatch.setitem(strategies._MAKERS, name, lambda *_: name)
-    assert choose_devices(DistributionFlags(**flags), {}) == name
+    assert choose_devices(DistributionFlags(**flags), environment) == name
+
+
+def test_without_a_cluster_all_else_stays():
+    environment = tf_config(worker=HOSTS) | cluster_spec("workerpool0", 0) | {"TPU_NAME": "a-name"}
+    assert without_cluster(environment) == {"TPU_NAME": "a-name"}
 
 
 class FourReplicas:

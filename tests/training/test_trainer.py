@@ -99,6 +99,16 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_broken_is_saved(
         ({"data": {"train_split": "test"}}, 1, "no finished split 'test'"),
         ({"data": {"eval_split": "test"}}, 1, "no finished split 'test'"),
         ({"model": {"resolution": 16}}, 2, "at least 32 pixels"),
+        (
+            {"data": {"eval_split": ""}, "run": {"early_stop_epochs": 2}},
+            2,
+            "--early_stop_epochs=2 looks at validation_top_1: name an --eval_split",
+        ),
+        (
+            {"optimization": {"batch_size": 9}, "augmentation": {"cutmix_alpha": 1.0}},
+            2,
+            "--batch_size=9 cannot be shared in pairs",
+        ),
         ({"run": {"init_checkpoint": "/nowhere"}}, 1, "there is no checkpoint /nowhere"),
         (
             {

@@ -66,6 +66,26 @@ def disk_finding(need: int, free: int, model_dir: str) -> Finding:
     return Finding("disk", OK, text)
 
 
+def check_split(
+    shards: Shards, num_sampled: int, deep: bool = False, what: str = ""
+) -> Iterator[Finding]:
+    """Whether the files of a split are whole, and records drawn from them, or all of them, too.
+
+    Args:
+        shards: the split.
+        num_sampled: records that are decoded.
+        deep: whether the checksums of all are compared as well.
+        what: whose files they are, before the names of the checks.
+    """
+    findings = [check_sizes(shards)]
+    if findings[0].level == OK:
+        if deep:
+            findings.append(check_all_records(shards))
+        findings.append(check_records(shards, sample_of(shards.num_examples, num_sampled)))
+    for finding in findings:
+        yield dataclasses.replace(finding, check=f"{what} {finding.check}".strip())
+
+
 def check_sizes(shards: Shards) -> Finding:
     """Whether every shard is there, as long as the list of its records says."""
     wrong = []
@@ -133,8 +153,18 @@ def check_memory(
     mean_record_bytes: float,
     local_replicas: int,
     share: int,
+    teacher: MobileNetConfig | None = None,
 ) -> Finding:
-    """Whether step and buffers fit into the memory that is free now; of a GPU's nothing is said."""
+    """Whether step and buffers fit into the memory that is free now; of a GPU's nothing is said.
+
+    Args:
+        recipe: all flags.
+        config: the model.
+        mean_record_bytes: of the data.
+        local_replicas: those of this machine.
+        share: examples of a batch that each of them gets.
+        teacher: the model whose outputs are learnt, if there is one.
+    """
     data = recipe.data
     batch = share * local_replicas
     buffers = sum(
@@ -142,7 +172,7 @@ def check_memory(
             data.num_streams, data.shuffle_window, mean_record_bytes, batch, config.resolution
         )
     )
-    steps = step_bytes(config, recipe.optimization, share) * local_replicas
+    steps = step_bytes(config, recipe.optimization, share, teacher) * local_replicas
     need = _PROCESS_BYTES + buffers + steps
     free = available_memory()
     return memory_finding(need, free)

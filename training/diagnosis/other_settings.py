@@ -10,11 +10,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
 
 from common.command import flag, parse, to_flags
 from common.errors import UserError, first_line
 from training.config import FLAG_GROUPS, Recipe
+from training.models.record import ModelRecord
 
 _CODE = "import sys; from training.diagnosis.other_settings import main; sys.exit(main(sys.argv))"
 _MARK = "images a second: "
@@ -54,25 +55,34 @@ def settings_to_try(recipe: Recipe, cpu_flags: frozenset[str], has_gpu: bool) ->
     return found
 
 
-def rate_under(setting: Setting, recipe: Recipe, num_classes: int, seconds: float) -> float:
+def rate_under(setting: Setting, recipe: Recipe, record: ModelRecord, seconds: float) -> float:
     """Images a second of the step under a setting.
+
+    Args:
+        setting: what is tried.
+        recipe: all other flags.
+        record: the model that they make of the data.
+        seconds: how long it is measured.
 
     Raises:
         UserError: it does not run at all; the message says why.
     """
+    from training.strategies import without_cluster  # TensorFlow's, which the process sets up first
+
     distribution = recipe.distribution
     if setting.precision:
         distribution = dataclasses.replace(distribution, precision=setting.precision)
-    model = dataclasses.replace(recipe.model, num_classes=num_classes)
-    recipe = dataclasses.replace(recipe, model=model, distribution=distribution)
+    recipe = dataclasses.replace(recipe, distribution=distribution)
     words = [word for group in recipe.groups for word in to_flags(group)]
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE, f"--seconds={seconds}", *words],
-        env={**_without_cluster(os.environ), **setting.environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as directory:
+        record.write(directory)
+        done = subprocess.run(
+            [sys.executable, "-c", _CODE, f"--seconds={seconds}", f"--record={directory}", *words],
+            env={**without_cluster(os.environ), **setting.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not lines:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -90,39 +100,34 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def _without_cluster(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in environment.items() if k not in ("TF_CONFIG", "CLUSTER_SPEC")}
-
-
 @dataclasses.dataclass(frozen=True)
-class _Seconds:
+class _Task:
+    record: str = flag(help="directory of the model's record")
     seconds: float = flag(5.0, help="how long to measure")
 
 
 def main(argv: list[str]) -> None:
     """What the process does: measures the step on made-up batches, and prints the rate."""
-    *groups, timing = parse(argv, *FLAG_GROUPS, _Seconds)
+    *groups, task = parse(argv, *FLAG_GROUPS, _Task)
     try:
-        rate = _measure(Recipe(*groups), timing.seconds)
+        rate = _measure(Recipe(*groups), ModelRecord.read(task.record), task.seconds)
     except Exception as error:  # whatever it is, it is the reason why the setting is of no use
         sys.exit(first_line(error))
     print(f"{_MARK}{json.dumps(rate)}")
 
 
-def _measure(recipe: Recipe, seconds: float) -> float:
+def _measure(recipe: Recipe, record: ModelRecord, seconds: float) -> float:
     from training import runtime
 
     runtime.start()
-    from common.labels import LabelNumbering
-    from training.models import ModelRecord
     from training.strategies import choose_devices
 
-    devices = choose_devices(recipe.distribution, {})
+    devices = choose_devices(recipe.distribution, os.environ)
     runtime.set_precision(recipe.distribution.precision)
-    from training.diagnosis.rates import StepRates
+    from training.diagnosis.rates import StepRates, make_teacher
 
-    outputs = recipe.model.num_classes
-    record = ModelRecord(recipe.model.config(outputs), LabelNumbering(outputs, 0))
+    teacher = make_teacher(recipe, record, devices)
     # How large an epoch is changes the learning rate only.
-    rates = StepRates(recipe, record, devices, num_examples=recipe.optimization.batch_size)
+    num_examples = recipe.optimization.batch_size
+    rates = StepRates(recipe, record, devices, num_examples, teacher)
     return rates.of_made_up_batches(seconds)

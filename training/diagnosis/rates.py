@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import Recipe
+from training.distillation import Teacher
 from training.input_pipeline import TrainingInput, training_batches
 from training.models import ModelRecord
 from training.schedules import make_schedule
@@ -64,6 +65,18 @@ def input_rate(shards: Shards, options: TrainingInput, seconds: float) -> float:
     return _rate(sizes, seconds, skip=_WARM_UP_BATCHES)
 
 
+def make_teacher(recipe: Recipe, record: ModelRecord, devices: Devices) -> Teacher | None:
+    """The model of `--teacher_checkpoint`, as training makes it; None without one.
+
+    Raises:
+        UserError: it cannot be read, or does not fit `record`, which is the student's.
+    """
+    if not recipe.optimization.teacher_checkpoint:
+        return None
+    with devices.strategy.scope():
+        return Teacher(recipe.optimization, record)
+
+
 class StepRates:
     """Measures steps: one model, compiled once, for batches from anywhere.
 
@@ -72,9 +85,17 @@ class StepRates:
         record: what is trained.
         devices: on what.
         num_examples: of an epoch.
+        teacher: whose outputs are computed in each step, if there is one.
     """
 
-    def __init__(self, recipe: Recipe, record: ModelRecord, devices: Devices, num_examples: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        record: ModelRecord,
+        devices: Devices,
+        num_examples: int,
+        teacher: Teacher | None = None,
+    ):
         self._recipe, self._record, self._devices = recipe, record, devices
         with devices.strategy.scope():
             self._state = TrainState(record.config, recipe.optimization, recipe.run.steps_per_call)
@@ -89,6 +110,7 @@ class StepRates:
             recipe.augmentation,
             make_schedule(recipe.optimization, num_examples),
             devices,
+            teacher,
         )
 
     def of_made_up_batches(self, seconds: float) -> float:
