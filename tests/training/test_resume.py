@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -153,6 +154,13 @@ def test_another_model_can_not_take_up_the_checkpoints(copy, drawn_data):
         train(*flags_of(drawn_data, copy, **changes))
 
 
+@pytest.fixture
+def float32_afterwards():
+    """A run's precision is that of the process."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -174,7 +182,7 @@ def test_another_model_can_not_take_up_the_checkpoints(copy, drawn_data):
     ids=["all that is random", "scaled loss"],
 )
 def test_whatever_is_switched_on_a_resumed_run_ends_with_the_same_bits(
-    drawn_data, tmp_path, changes
+    drawn_data, tmp_path, changes, float32_afterwards
 ):
     changes = {"data": {"eval_split": ""}, "run": {"keep_checkpoints": 100}} | changes
     changes["run"] = changes["run"] | {"checkpoint_every_steps": 3}
